@@ -1,0 +1,50 @@
+//! `billhook callplugin ID HOOK --objects FILE`
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use billhook::{Hook, HookObjects};
+
+use crate::{Global, PluginId, output::Output, read_text};
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    plugin: PluginId,
+    /// The hook, such as on_product_acquisition
+    #[arg(value_name = "HOOK", value_parser = hook_names())]
+    hook: String,
+    /// The objects that the hook takes, a JSON file
+    #[arg(long, value_name = "FILE")]
+    objects: Option<PathBuf>,
+}
+
+fn hook_names() -> clap::builder::PossibleValuesParser {
+    Hook::ALL.iter().map(|hook| hook.name()).collect::<Vec<_>>().into()
+}
+
+pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> anyhow::Result<()> {
+    let hook: Hook = arguments.hook.parse()?;
+    let objects: HookObjects = match &arguments.objects {
+        None => HookObjects::default(),
+        Some(path) => serde_json::from_str(&read_text(path)?)
+            .with_context(|| format!("{} doesn't hold the objects of a hook", path.display()))?,
+    };
+    let host = global.host()?;
+    let id = &arguments.plugin.id;
+    // A plugin that isn't there is the operator's mistake, not the hook's refusal.
+    let plugin = host.show(id)?;
+    let implemented = plugin.module.implements(hook);
+    match host.call(id, hook, &objects) {
+        Ok(answer) => {
+            let mut value = serde_json::to_value(&answer)?;
+            let outcome = if implemented { "ok" } else { "not implemented" };
+            value["outcome"] = outcome.into();
+            output.json(&value)
+        }
+        Err(error) => {
+            output.json(&serde_json::json!({ "outcome": "refused", "refusal": error }))?;
+            Err(error.into())
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! `billhook loadplugin ZIP`
+
+use std::path::PathBuf;
+
+use billhook::Install;
+
+use crate::{Global, about, output::Output, progress::Progress, read_settings};
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// The package
+    #[arg(value_name = "ZIP")]
+    package: PathBuf,
+    /// The plugin's settings, a JSON file; an upgrade keeps those that are there
+    #[arg(long, value_name = "FILE")]
+    settings: Option<PathBuf>,
+    /// Upgrade also if the package is by another author, or spells its name differently
+    #[arg(long)]
+    force: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> anyhow::Result<()> {
+    let settings = read_settings(arguments.settings.as_deref())?;
+    let host = global.host()?;
+    let progress = Progress::start(format!("installing {}", arguments.package.display()));
+    let install = Install { settings: settings.as_deref(), force: arguments.force };
+    let installed = host.install(&arguments.package, &install).map_err(about(&arguments.package));
+    drop(progress);
+    let installed = installed?;
+
+    for warning in &installed.warnings {
+        output.note("warning", warning);
+    }
+    output.answer(&installed, |installed| {
+        let plugin = &installed.plugin;
+        match &installed.previous {
+            Some(previous) => format!("{} was upgraded from {previous} to {}", plugin.id, plugin.version),
+            None => format!("{} was installed, version {}; listplugins lists all", plugin.id, plugin.version),
+        }
+    })?;
+    if let Some(message) = &installed.needs_settings {
+        output.note("warning", &format!("it needs settings and takes no calls before it has them: {message}"));
+        output.note("hint", &format!("billhook setplugin {} --settings FILE.json", installed.plugin.id));
+    }
+    Ok(())
+}

@@ -1,0 +1,178 @@
+//! The `billhook` command: one file a verb. It parses, calls the library, and prints; nothing below it prints.
+
+mod callplugin;
+mod checkplugin;
+mod completions;
+mod disableplugin;
+mod downgradeplugin;
+mod enableplugin;
+mod listplugins;
+mod loadplugin;
+mod newplugin;
+mod output;
+mod packplugin;
+mod progress;
+mod quickstart;
+mod removeplugin;
+mod setplugin;
+mod showplugin;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::Context as _;
+use billhook::{Host, HostError};
+use clap::{ArgAction, Args, Parser, Subcommand};
+
+use output::Output;
+
+/// Manage the plugins of a charging backend.
+#[derive(Parser)]
+#[command(name = "billhook", version, propagate_version = true, max_term_width = 120)]
+struct Command {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// What every verb takes.
+#[derive(Args)]
+struct Global {
+    /// The folder that holds the installed plugins [default: billhook in the platform's data folder]
+    #[arg(long, global = true, value_name = "DIR", env = "BILLHOOK_HOME")]
+    home: Option<PathBuf>,
+    /// Answer as JSON
+    #[arg(long, global = true)]
+    json: bool,
+    /// Log to standard error what happens; twice for details, thrice for everything
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Install a package, or upgrade the plugin that it is a newer version of
+    #[command(name = "loadplugin")]
+    Load(loadplugin::Arguments),
+    /// List the installed plugins
+    #[command(name = "listplugins")]
+    List,
+    /// Remove a plugin, with its history, settings and state
+    #[command(name = "removeplugin")]
+    Remove(removeplugin::Arguments),
+    /// Go back to an older version of a plugin
+    #[command(name = "downgradeplugin")]
+    Downgrade(downgradeplugin::Arguments),
+    /// Show everything about a plugin
+    #[command(name = "showplugin")]
+    Show(showplugin::Arguments),
+    /// Tell everything that is wrong with a package, without installing it
+    #[command(name = "checkplugin")]
+    Check(checkplugin::Arguments),
+    /// Make the crate of a new plugin
+    #[command(name = "newplugin")]
+    New(newplugin::Arguments),
+    /// Build the crate of a plugin and pack it
+    #[command(name = "packplugin")]
+    Pack(packplugin::Arguments),
+    /// Call a hook of a plugin and print what it answers
+    #[command(name = "callplugin")]
+    Call(callplugin::Arguments),
+    /// Let a plugin take calls again
+    #[command(name = "enableplugin")]
+    Enable(enableplugin::Arguments),
+    /// Keep a plugin from taking calls: they are answered as unavailable
+    #[command(name = "disableplugin")]
+    Disable(disableplugin::Arguments),
+    /// Give a plugin other settings
+    #[command(name = "setplugin")]
+    Set(setplugin::Arguments),
+    /// Pack the example plugin, load it into a temporary home, and run the whole life of an asset
+    Quickstart(quickstart::Arguments),
+    /// Print the completion script of a shell
+    Completions(completions::Arguments),
+}
+
+fn main() -> ExitCode {
+    billhook::run_child_process();
+    let command = Command::parse();
+    start_log(command.global.verbose);
+    let output = Output::new(command.global.json);
+    match run(command.verb, &command.global, &output) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read the answer has read enough.
+        Err(error) if output::is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            output.error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(verb: Verb, global: &Global, output: &Output) -> anyhow::Result<()> {
+    match verb {
+        Verb::Load(arguments) => loadplugin::run(&arguments, global, output),
+        Verb::List => listplugins::run(global, output),
+        Verb::Remove(arguments) => removeplugin::run(&arguments, global, output),
+        Verb::Downgrade(arguments) => downgradeplugin::run(&arguments, global, output),
+        Verb::Show(arguments) => showplugin::run(&arguments, global, output),
+        Verb::Check(arguments) => checkplugin::run(&arguments, output),
+        Verb::New(arguments) => newplugin::run(&arguments, output),
+        Verb::Pack(arguments) => packplugin::run(&arguments, output),
+        Verb::Call(arguments) => callplugin::run(&arguments, global, output),
+        Verb::Enable(arguments) => enableplugin::run(&arguments, global, output),
+        Verb::Disable(arguments) => disableplugin::run(&arguments, global, output),
+        Verb::Set(arguments) => setplugin::run(&arguments, global, output),
+        Verb::Quickstart(arguments) => quickstart::run(&arguments, output),
+        Verb::Completions(arguments) => completions::run(&arguments),
+    }
+}
+
+impl Global {
+    /// Opens the home that was asked for.
+    fn host(&self) -> anyhow::Result<Host> {
+        let home = match &self.home {
+            Some(home) => home.clone(),
+            None => directories::ProjectDirs::from("", "", "billhook")
+                .context("this system has no data folder; name one with --home DIR or BILLHOOK_HOME")?
+                .data_dir()
+                .to_owned(),
+        };
+        Ok(Host::open(home)?)
+    }
+}
+
+/// An id of a plugin. Ids may begin with a dash, as names may.
+#[derive(Args)]
+struct PluginId {
+    /// The plugin's id, as listplugins shows it
+    #[arg(value_name = "ID", allow_hyphen_values = true)]
+    id: String,
+}
+
+/// Reads a file that has to be text.
+fn read_text(path: &Path) -> anyhow::Result<String> {
+    fs::read_to_string(path).with_context(|| format!("{} can't be read", path.display()))
+}
+
+/// Reads the file of a `--settings` option.
+fn read_settings(path: Option<&Path>) -> anyhow::Result<Option<String>> {
+    path.map(read_text).transpose()
+}
+
+/// Names the file that an error of the host's is about.
+fn about(path: &Path) -> impl FnOnce(HostError) -> anyhow::Error {
+    move |error| anyhow::Error::new(error).context(format!("{} was not installed", path.display()))
+}
+
+fn start_log(verbose: u8) {
+    use tracing_subscriber::{EnvFilter, fmt};
+    let level = ["warn", "info", "debug", "trace"][usize::from(verbose.min(3))];
+    let filter = EnvFilter::try_from_env("BILLHOOK_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour).without_time().init();
+}

@@ -1,0 +1,114 @@
+//! `billhook newplugin NAME`
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, bail};
+use serde::Serialize;
+
+use crate::output::Output;
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// The asset type, as sellers will see it, such as "Weather Data"
+    #[arg(value_name = "NAME", allow_hyphen_values = true)]
+    name: String,
+    /// A folder with the source of billhook-plugin-api [default: the released crate]
+    #[arg(long, value_name = "PATH")]
+    api: Option<PathBuf>,
+}
+
+/// The files of a new plugin, with `{{…}}` where its name goes.
+const TEMPLATE: [(&str, &str); 6] = [
+    ("Cargo.toml", include_str!("template/Cargo.toml.in")),
+    ("package.json", include_str!("template/package.json.in")),
+    ("src/lib.rs", include_str!("template/lib.rs.in")),
+    ("objects.json", include_str!("template/objects.json.in")),
+    ("README.md", include_str!("template/README.md.in")),
+    (".gitignore", "/target\n*.zip\n"),
+];
+
+#[derive(Serialize)]
+struct Made {
+    id: String,
+    folder: PathBuf,
+}
+
+pub(crate) fn run(arguments: &Arguments, output: &Output) -> anyhow::Result<()> {
+    let name = arguments.name.as_str();
+    let id = name.to_lowercase().replace(' ', "-");
+    let right = id.starts_with(|c: char| c.is_ascii_alphabetic())
+        && id.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
+        && !id.ends_with('-');
+    if !right {
+        bail!("{name:?} can't name a crate: begin with a letter, and use ASCII letters, digits, spaces, '-' and '_'");
+    }
+    let folder = PathBuf::from(&id);
+    if folder.exists() {
+        bail!("{} is already there; choose another name, or another folder to work in", folder.display());
+    }
+    let api = match &arguments.api {
+        Some(path) => format!("path = {}", toml_text(&api_folder(path)?)),
+        None => format!("version = {:?}", billhook::API_VERSION),
+    };
+    let type_name: String = id.split(['-', '_']).map(capitalised).collect();
+    let values = [
+        ("{{name}}", name),
+        ("{{id}}", &id),
+        ("{{module}}", &id.replace('-', "_")),
+        ("{{type}}", &type_name),
+        ("{{api}}", &api),
+    ];
+    for (file, template) in TEMPLATE {
+        let text = values.iter().fold(template.to_owned(), |text, (mark, value)| text.replace(mark, value));
+        let path = folder.join(file);
+        let written = fs::create_dir_all(path.parent().unwrap_or(&folder)).and_then(|()| fs::write(&path, text));
+        written.with_context(|| format!("{} can't be written", path.display()))?;
+    }
+    output.answer(&Made { id: id.clone(), folder: folder.clone() }, |made| {
+        let folder = made.folder.display();
+        format!("{folder} is a new plugin; go on with:\n  cd {folder}\n  cargo test\n  billhook packplugin")
+    })?;
+    if arguments.api.is_none() && !is_released(&folder) {
+        output.note("warning", "cargo finds no released billhook-plugin-api for it");
+        output.note("hint", "name a folder with its source: billhook newplugin NAME --api PATH");
+    }
+    Ok(())
+}
+
+/// The absolute path of the API's source.
+fn api_folder(path: &Path) -> anyhow::Result<String> {
+    let manifest = fs::read_to_string(path.join("Cargo.toml")).unwrap_or_default();
+    if !manifest.contains("name = \"billhook-plugin-api\"") {
+        bail!("{} is not the source of billhook-plugin-api; name the folder with its Cargo.toml", path.display());
+    }
+    let path = path.canonicalize()?;
+    path.to_str().map(str::to_owned).with_context(|| format!("{} is not UTF-8", path.display()))
+}
+
+fn toml_text(text: &str) -> String {
+    // A basic string of TOML has the escapes of JSON.
+    serde_json::Value::from(text).to_string()
+}
+
+fn capitalised(word: &str) -> String {
+    let mut characters = word.chars();
+    characters.next().map(|first| first.to_ascii_uppercase().to_string() + characters.as_str()).unwrap_or_default()
+}
+
+/// Whether cargo can resolve what the new crate depends on.
+fn is_released(folder: &Path) -> bool {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let resolved = Command::new(cargo)
+        .args(["generate-lockfile", "--quiet", "--manifest-path"])
+        .arg(folder.join("Cargo.toml"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    // Without cargo there is nothing to say about it.
+    resolved.map_or(true, |status| status.success())
+}

@@ -1,0 +1,107 @@
+//! Printing: answers to standard output, errors to standard error, colour and tables only on a terminal.
+
+use std::io::{self, IsTerminal, Write};
+
+use billhook::{HookError, HostError};
+use serde::Serialize;
+
+/// Where and how answers go.
+pub(crate) struct Output {
+    json: bool,
+}
+
+impl Output {
+    pub(crate) fn new(json: bool) -> Self {
+        Output { json }
+    }
+
+    pub(crate) fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// Whether a person looks at the answers.
+    pub(crate) fn is_terminal(&self) -> bool {
+        !self.json && io::stdout().is_terminal()
+    }
+
+    /// Prints a value as JSON, or else what `text` makes of it.
+    pub(crate) fn answer<T: Serialize>(&self, value: &T, text: impl FnOnce(&T) -> String) -> anyhow::Result<()> {
+        if self.json { self.json(value) } else { self.text(&text(value)) }
+    }
+
+    /// Prints a value as JSON.
+    pub(crate) fn json<T: Serialize>(&self, value: &T) -> anyhow::Result<()> {
+        let mut line = serde_json::to_string_pretty(value)?;
+        line.push('\n');
+        write(&line)
+    }
+
+    /// Prints text; what isn't meant for a terminal is taken out of it.
+    pub(crate) fn text(&self, text: &str) -> anyhow::Result<()> {
+        if text.is_empty() { Ok(()) } else { write(&format!("{}\n", plain(text))) }
+    }
+
+    /// Says something beside the answer.
+    pub(crate) fn note(&self, label: &str, text: &str) {
+        let colour = if label == "warning" { YELLOW } else { CYAN };
+        self.complain(colour, label, text);
+    }
+
+    /// Prints what went wrong, where, and what to do next.
+    pub(crate) fn error(&self, error: &anyhow::Error) {
+        let chain: Vec<String> = error.chain().map(ToString::to_string).collect();
+        let host = error.chain().find_map(|cause| cause.downcast_ref::<HostError>());
+        let hint = host.and_then(HostError::hint);
+        if self.json {
+            let hook = error.chain().find_map(|cause| cause.downcast_ref::<HookError>());
+            let value = serde_json::json!({ "error": chain.join(": "), "hint": hint, "refusal": hook });
+            // Standard output is for answers, also where an error is one.
+            let _ = writeln!(io::stderr(), "{value}");
+            return;
+        }
+        // An error that wraps another without adding anything says it once.
+        let mut said: Vec<&String> = Vec::new();
+        for text in &chain {
+            if !said.last().is_some_and(|last| last.ends_with(text.as_str())) {
+                said.push(text);
+            }
+        }
+        let said: Vec<&str> = said.into_iter().map(String::as_str).collect();
+        self.complain(RED, "error", &said.join(": "));
+        if let Some(hint) = hint {
+            self.note("hint", &hint);
+        }
+    }
+
+    fn complain(&self, colour: &str, label: &str, text: &str) {
+        let mut stderr = io::stderr().lock();
+        // There is nobody left to tell if standard error is closed.
+        let _ = if stderr.is_terminal() {
+            writeln!(stderr, "{colour}{label}:{RESET} {}", plain(text))
+        } else {
+            writeln!(stderr, "{label}: {}", plain(text))
+        };
+    }
+}
+
+const RED: &str = "\u{1b}[1;31m";
+const YELLOW: &str = "\u{1b}[1;33m";
+const CYAN: &str = "\u{1b}[1;36m";
+const RESET: &str = "\u{1b}[0m";
+
+fn write(text: &str) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()?;
+    Ok(())
+}
+
+/// Text of a package or a plugin's without what would move the cursor or change colours.
+pub(crate) fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect()
+}
+
+/// Whether the reader of the answer went away.
+pub(crate) fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}

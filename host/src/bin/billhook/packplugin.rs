@@ -1,0 +1,208 @@
+//! `billhook packplugin [DIR]`
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, bail};
+use billhook::{
+    Host,
+    package::{self, Limits, Manifest},
+};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::output::Output;
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// The folder of the plugin's crate, with Cargo.toml and package.json
+    #[arg(value_name = "DIR", default_value = ".")]
+    folder: PathBuf,
+    /// The package to write [default: ID-VERSION.zip in the working folder]
+    #[arg(long, short, value_name = "ZIP")]
+    output: Option<PathBuf>,
+    /// Build for this target triple, into a folder of its name; may be given several times
+    #[arg(long, value_name = "TRIPLE")]
+    target: Vec<String>,
+}
+
+#[derive(Serialize)]
+pub(crate) struct Packed {
+    pub(crate) id: String,
+    pub(crate) version: String,
+    pub(crate) package: PathBuf,
+}
+
+pub(crate) fn run(arguments: &Arguments, output: &Output) -> anyhow::Result<()> {
+    let packed = pack(&arguments.folder, arguments.output.as_deref(), &arguments.target, output)?;
+    output.answer(&packed, |packed| {
+        let package = packed.package.display();
+        format!("{package} is packed; install it with: billhook loadplugin {package}")
+    })
+}
+
+/// Builds a plugin's crate and packs it.
+pub(crate) fn pack(
+    folder: &Path,
+    target: Option<&Path>,
+    triples: &[String],
+    output: &Output,
+) -> anyhow::Result<Packed> {
+    let manifest_path = folder.join("package.json");
+    let text = fs::read(&manifest_path).with_context(|| {
+        format!("{} can't be read; a plugin's crate has one beside its Cargo.toml", manifest_path.display())
+    })?;
+    let manifest = Manifest::parse(&text).with_context(|| format!("{} is refused", manifest_path.display()))?;
+    let cargo = Cargo::of(folder)?;
+
+    let mut files = vec![("package.json".to_owned(), manifest_path)];
+    if triples.is_empty() {
+        let library = cargo.build(None, &manifest)?;
+        files.push((file_name(&library)?, library));
+    }
+    for triple in triples {
+        let library = cargo.build(Some(triple), &manifest)?;
+        files.push((format!("{triple}/{}", file_name(&library)?), library));
+    }
+    for included in cargo.included()? {
+        collect(folder, Path::new(&included), &mut files)?;
+    }
+    let (id, version) = (manifest.id(), manifest.version.to_string());
+    let package = target.map_or_else(|| PathBuf::from(format!("{id}-{version}.zip")), Path::to_owned);
+    package::pack(&package, &files).with_context(|| format!("{} can't be written", package.display()))?;
+
+    let report = Host::check(&package, &Limits::default())?;
+    for warning in &report.warnings {
+        output.note("warning", warning);
+    }
+    // A package for other machines can't be checked to the end on this one.
+    if !report.is_valid() && triples.is_empty() {
+        fs::remove_file(&package)?;
+        bail!("the plugin can't be packed:\n{}", report.errors.join("\n"));
+    }
+    Ok(Packed { id, version, package })
+}
+
+fn file_name(path: &Path) -> anyhow::Result<String> {
+    let name = path.file_name().and_then(|name| name.to_str());
+    name.map(str::to_owned).with_context(|| format!("{} has no name in UTF-8", path.display()))
+}
+
+/// Adds a file, or all files of a folder, under its path in the crate.
+fn collect(folder: &Path, included: &Path, files: &mut Vec<(String, PathBuf)>) -> anyhow::Result<()> {
+    let path = folder.join(included);
+    let metadata =
+        fs::metadata(&path).with_context(|| format!("{}, which is to be included, can't be read", path.display()))?;
+    if metadata.is_dir() {
+        for entry in fs::read_dir(&path)? {
+            collect(folder, &included.join(entry?.file_name()), files)?;
+        }
+    } else {
+        let name = included.to_str().with_context(|| format!("{} is not UTF-8", included.display()))?;
+        files.push((name.replace(std::path::MAIN_SEPARATOR, "/"), path));
+    }
+    Ok(())
+}
+
+/// Cargo, on the crate of a plugin.
+struct Cargo {
+    program: std::ffi::OsString,
+    manifest: PathBuf,
+    metadata: Value,
+}
+
+impl Cargo {
+    fn of(folder: &Path) -> anyhow::Result<Self> {
+        let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let manifest = folder.join("Cargo.toml");
+        if !manifest.is_file() {
+            bail!("{} is no crate: it has no Cargo.toml; newplugin makes a new one", folder.display());
+        }
+        let manifest = manifest.canonicalize()?;
+        let asked = Command::new(&program)
+            .args(["metadata", "--no-deps", "--format-version", "1", "--manifest-path"])
+            .arg(&manifest)
+            .stderr(Stdio::inherit())
+            .output()
+            .context("cargo can't be started; install Rust from https://rustup.rs")?;
+        if !asked.status.success() {
+            bail!("cargo doesn't accept {}", manifest.display());
+        }
+        Ok(Cargo { program, manifest, metadata: serde_json::from_slice(&asked.stdout)? })
+    }
+
+    /// The crate itself, among those of its workspace.
+    fn package(&self) -> Option<&Value> {
+        let is_it = |package: &&Value| package["manifest_path"].as_str().map(Path::new) == Some(&self.manifest);
+        self.metadata["packages"].as_array()?.iter().find(is_it)
+    }
+
+    /// What else goes into the package: `include` under `[package.metadata.billhook]`.
+    fn included(&self) -> anyhow::Result<Vec<String>> {
+        let include = self.package().map_or(&Value::Null, |package| &package["metadata"]["billhook"]["include"]);
+        if include.is_null() {
+            return Ok(Vec::new());
+        }
+        serde_json::from_value(include.clone())
+            .context("`include` under [package.metadata.billhook] has to be a list of paths")
+    }
+
+    /// Builds the library and answers where it is.
+    fn build(&self, triple: Option<&str>, manifest: &Manifest) -> anyhow::Result<PathBuf> {
+        let mut command = Command::new(&self.program);
+        command.args(["build", "--release", "--lib", "--message-format=json-render-diagnostics", "--manifest-path"]);
+        command.arg(&self.manifest).args(["--config", "profile.release.strip=true"]);
+        // Paths of this machine would make the bytes depend on it.
+        command.arg("--config").arg(format!("target.'cfg(all())'.rustflags={}", self.remapped_paths()));
+        command.env("CARGO_INCREMENTAL", "0");
+        if let Some(triple) = triple {
+            command.args(["--target", triple]);
+        }
+        let mut cargo = command.stdout(Stdio::piped()).spawn().context("cargo can't be started")?;
+        let mut libraries = Vec::new();
+        for line in cargo.stdout.take().map(BufReader::new).into_iter().flat_map(BufRead::lines) {
+            let Ok(message) = serde_json::from_str::<Value>(&line?) else { continue };
+            if message["reason"] == "compiler-artifact"
+                && message["manifest_path"].as_str().map(Path::new) == Some(&self.manifest)
+            {
+                let names = message["filenames"].as_array().into_iter().flatten().filter_map(Value::as_str);
+                libraries.extend(names.filter(|name| is_library(name)).map(PathBuf::from));
+            }
+        }
+        if !cargo.wait()?.success() {
+            bail!("cargo can't build {}", self.manifest.display());
+        }
+        let Some(library) = libraries.pop() else {
+            bail!("{} builds no dynamic library; set crate-type = [\"cdylib\"] under [lib]", self.manifest.display());
+        };
+        let (name, module) = (file_name(&library)?, manifest.module.as_str());
+        let stem = name.rsplit_once('.').map_or(name.as_str(), |(stem, _)| stem);
+        if name != module && stem != module && stem.strip_prefix("lib") != Some(module) {
+            bail!("$.module in package.json is {module:?}, and the crate builds {name}; make them fit");
+        }
+        Ok(library)
+    }
+
+    /// Compiler flags, as TOML, that replace this machine's paths.
+    fn remapped_paths(&self) -> Value {
+        let home =
+            std::env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| Some(std::env::home_dir()?.join(".cargo")));
+        let workspace = self.metadata["workspace_root"].as_str().map(PathBuf::from);
+        let crate_folder = self.manifest.parent().map(Path::to_owned);
+        let mut remapped = Vec::new();
+        for (path, name) in [(workspace, "/workspace"), (crate_folder, "/plugin"), (home, "/cargo")] {
+            if let Some(path) = path.as_deref().and_then(Path::to_str) {
+                remapped.push(Value::from(format!("--remap-path-prefix={path}={name}")));
+            }
+        }
+        Value::from(remapped)
+    }
+}
+
+fn is_library(name: &str) -> bool {
+    [".so", ".dylib", ".dll"].iter().any(|suffix| name.ends_with(suffix))
+}

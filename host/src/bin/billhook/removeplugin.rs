@@ -1,0 +1,14 @@
+//! `billhook removeplugin ID`
+
+use crate::{Global, PluginId, output::Output};
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    plugin: PluginId,
+}
+
+pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> anyhow::Result<()> {
+    let removed = global.host()?.remove(&arguments.plugin.id)?;
+    output.answer(&removed, |removed| format!("{} was removed", removed.id))
+}

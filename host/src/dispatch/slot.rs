@@ -1,0 +1,173 @@
+//! One installed plugin as the dispatch sees it: its library is loaded and its instance made by the first call.
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    path::PathBuf,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::{Duration, Instant},
+};
+
+use billhook_plugin_api::{Hook, PluginError, abi::module::PluginInstance};
+
+use super::HookError;
+use crate::{
+    package::{Digest, ModuleInfo},
+    registry::{DispatchRow, Status},
+    runtime::{Instance, Library, PluginServices, StateStore},
+};
+
+/// After a load that failed, calls are answered with its error for this long before another is tried.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The operator's settings of a plugin by its id, read when an instance is made.
+pub(crate) type Settings = Box<dyn Fn(&str) -> Result<String, String> + Send + Sync>;
+
+/// Makes instances.
+pub(crate) struct Loader {
+    pub(crate) packages: PathBuf,
+    pub(crate) settings: Settings,
+    pub(crate) state: Arc<dyn StateStore>,
+    /// Libraries by their paths. They stay loaded, so a second instance needs neither file nor digest.
+    pub(crate) libraries: Mutex<HashMap<PathBuf, Library>>,
+}
+
+impl Loader {
+    /// Loads the library of a row and makes an instance with the settings of now.
+    fn load(&self, row: &DispatchRow) -> Result<Instance, String> {
+        let module: ModuleInfo =
+            serde_json::from_str(&row.module).map_err(|error| format!("its record is unreadable: {error}"))?;
+        let settings = (self.settings)(&row.id)?;
+        let library = self.library(row, &module)?;
+        let services = PluginServices { plugin: row.id.clone(), settings, state: Arc::clone(&self.state) };
+        library.construct(services).map_err(|error| error.message().to_owned())
+    }
+
+    fn library(&self, row: &DispatchRow, module: &ModuleInfo) -> Result<Library, String> {
+        let path = self.packages.join(&row.digest).join(&module.path);
+        let mut libraries = self.libraries.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(library) = libraries.get(&path) {
+            return Ok(*library);
+        }
+        let found = File::open(&path)
+            .and_then(|mut file| Digest::of(&mut file))
+            .map_err(|error| format!("its library can't be read: {error}"))?;
+        if found.to_string() != row.library_digest {
+            return Err("its library was changed on disk; remove the plugin and load it again".to_owned());
+        }
+        let library = Library::open(&path, module).map_err(|error| error.to_string())?;
+        libraries.insert(path, library);
+        Ok(library)
+    }
+}
+
+/// A load that failed, and when.
+struct Failure {
+    at: Instant,
+    message: String,
+}
+
+/// One installed plugin.
+pub(crate) struct Slot {
+    row: DispatchRow,
+    /// The bit of each hook that is implemented.
+    hooks: u32,
+    instance: OnceLock<Instance>,
+    loading: Mutex<Option<Failure>>,
+    loader: Arc<Loader>,
+}
+
+fn bit(hook: Hook) -> u32 {
+    1 << (hook as u32)
+}
+
+impl Slot {
+    /// A slot that loads nothing yet.
+    pub(super) fn new(row: DispatchRow, loader: &Arc<Loader>) -> Self {
+        let module: Option<ModuleInfo> = serde_json::from_str(&row.module).ok();
+        let implemented = |hook: &&Hook| module.as_ref().is_some_and(|module| module.implements(**hook));
+        let hooks = Hook::ALL.iter().filter(implemented).map(|hook| bit(*hook)).sum();
+        Slot { row, hooks, instance: OnceLock::new(), loading: Mutex::default(), loader: Arc::clone(loader) }
+    }
+
+    /// A slot of the same library that is loaded at once, for new settings.
+    pub(super) fn renewed(row: DispatchRow, loader: &Arc<Loader>) -> Result<Self, String> {
+        let instance = loader.load(&row)?;
+        let slot = Slot::new(row, loader);
+        // Nobody else has the slot yet.
+        let _ = slot.instance.set(instance);
+        Ok(slot)
+    }
+
+    pub(super) fn row(&self) -> &DispatchRow {
+        &self.row
+    }
+
+    pub(super) fn is_loaded(&self) -> bool {
+        self.instance.get().is_some()
+    }
+
+    pub(super) fn implements(&self, hook: Hook) -> bool {
+        self.hooks & bit(hook) != 0
+    }
+
+    /// Calls a hook, or answers at once for one that isn't implemented.
+    #[inline]
+    pub(super) fn call<T: Default>(
+        &self,
+        hook: Hook,
+        call: impl FnOnce(&PluginInstance) -> Result<T, PluginError>,
+    ) -> Result<T, HookError> {
+        if self.row.status != Status::Enabled {
+            return Err(self.refuse(hook));
+        }
+        if !self.implements(hook) {
+            return Ok(T::default());
+        }
+        let instance = match self.instance.get() {
+            Some(instance) => instance,
+            None => self.load(hook)?,
+        };
+        let Some(hooks) = instance.hooks() else {
+            return Err(HookError::unavailable(hook, &self.row.id, "the plugin is being dropped".to_owned()));
+        };
+        call(hooks).map_err(|error| HookError::of_plugin(hook, &self.row.id, error))
+    }
+
+    /// Why a plugin that isn't enabled takes no calls.
+    #[cold]
+    fn refuse(&self, hook: Hook) -> HookError {
+        let id = &self.row.id;
+        let message = match (&self.row.needs_settings, self.row.status) {
+            (Some(reason), Status::NeedsSettings) => format!("the plugin needs settings: {reason}"),
+            _ => "the plugin is disabled".to_owned(),
+        };
+        HookError::unavailable(hook, id, message)
+    }
+
+    /// Loads the library and makes the instance, unless another thread already did.
+    #[cold]
+    pub(super) fn load(&self, hook: Hook) -> Result<&Instance, HookError> {
+        let mut failure = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(instance) = self.instance.get() {
+            return Ok(instance);
+        }
+        let id = &self.row.id;
+        if let Some(failure) = failure.as_ref().filter(|failure| failure.at.elapsed() < RETRY) {
+            return Err(HookError::internal(hook, id, failure.message.clone()));
+        }
+        match self.loader.load(&self.row) {
+            Ok(instance) => {
+                *failure = None;
+                tracing::info!(plugin = id, "the plugin was loaded");
+                Ok(self.instance.get_or_init(|| instance))
+            }
+            Err(problem) => {
+                let message = format!("the plugin can't be loaded: {problem}");
+                tracing::error!(plugin = id, "{message}");
+                *failure = Some(Failure { at: Instant::now(), message: message.clone() });
+                Err(HookError::internal(hook, id, message))
+            }
+        }
+    }
+}

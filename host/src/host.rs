@@ -1,0 +1,339 @@
+//! The host: joins packages, registry, runtime and dispatch.
+
+mod error;
+mod home;
+mod install;
+mod watch;
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use billhook_plugin_api::{
+    Hook, Json, PendingAccounting, PluginError, UsageSpec,
+    data::{Asset, AssetChanges, Contract, Order, User},
+};
+
+pub use error::HostError;
+pub use install::{Downgrade, Install, Installed};
+
+use crate::{
+    dispatch::{Dispatcher, HookAnswer, HookError, HookObjects, Loader},
+    package::{self, CheckReport, Limits},
+    registry::{PluginDetails, PluginSummary, Registry, RegistryError},
+    runtime::{ChildProgram, StateStore},
+};
+use home::Home;
+use watch::Watch;
+
+/// How a host works; the defaults suit most.
+#[derive(Debug, Clone)]
+pub struct HostOptions {
+    child_program: ChildProgram,
+    trial_limit: Duration,
+    limits: Limits,
+}
+
+impl Default for HostOptions {
+    fn default() -> Self {
+        HostOptions {
+            child_program: ChildProgram::default(),
+            trial_limit: Duration::from_secs(10),
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl HostOptions {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The program that packages are tried in, if it isn't this one: the path of a `billhook` command. See
+    /// [`run_child_process`](crate::run_child_process).
+    #[must_use]
+    pub fn child_program(mut self, path: impl Into<PathBuf>) -> Self {
+        self.child_program = ChildProgram::At(path.into());
+        self
+    }
+
+    /// How long a package may take to be loaded, constructed, asked for its usage specifications and dropped when it is
+    /// tried; 10 seconds unless set.
+    #[must_use]
+    pub fn trial_limit(mut self, limit: Duration) -> Self {
+        self.trial_limit = limit;
+        self
+    }
+
+    /// How much of a package is taken.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+}
+
+/// A plugin host on a home: a folder that holds packages and registry, and that several processes may share.
+///
+/// `Host` is `Send + Sync`: share one among all threads. Its functions block; calls from many threads run in parallel. A
+/// hook runs on the thread that calls it.
+pub struct Host {
+    // Dropped first, so that nothing refreshes while the rest goes.
+    watch: Watch,
+    shared: Arc<Shared>,
+    options: HostOptions,
+}
+
+/// What the host's own thread shares with it.
+struct Shared {
+    home: Home,
+    registry: Arc<Registry>,
+    dispatcher: Dispatcher,
+}
+
+impl Shared {
+    fn refresh(&self) -> Result<(), RegistryError> {
+        self.dispatcher.refresh(&self.registry)
+    }
+}
+
+impl fmt::Debug for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Host").field("home", &self.shared.home.path()).finish_non_exhaustive()
+    }
+}
+
+/// The registry as the place where plugins' state is kept.
+struct RegistryState(Arc<Registry>);
+
+impl StateStore for RegistryState {
+    fn get(&self, plugin: &str, key: &str) -> Result<Option<Vec<u8>>, PluginError> {
+        Ok(self.0.state_get(plugin, key)?)
+    }
+
+    fn keep(&self, plugin: &str, key: &str, value: &str) -> Result<(), PluginError> {
+        if self.0.state_keep(plugin, key, value)? {
+            Ok(())
+        } else {
+            Err(PluginError::unavailable("the plugin was removed, and its state with it"))
+        }
+    }
+
+    fn delete(&self, plugin: &str, key: &str) -> Result<(), PluginError> {
+        Ok(self.0.state_delete(plugin, key)?)
+    }
+}
+
+impl Host {
+    /// Opens a home, and makes it if there is none. Loads no plugin: the first call of each does.
+    ///
+    /// What an install that was cut off left behind is cleared away. A thread notices within a second what other processes
+    /// install and change. A home is a local folder that only its user can write to, never a network share.
+    pub fn open(home: impl AsRef<Path>) -> Result<Self, HostError> {
+        Self::open_with(home, HostOptions::default())
+    }
+
+    /// Opens a home with other options.
+    pub fn open_with(home: impl AsRef<Path>, options: HostOptions) -> Result<Self, HostError> {
+        let home = Home::open(home.as_ref())?;
+        let registry = Arc::new(Registry::open(home.path())?);
+        home.sweep(&registry)?;
+        let settings = Arc::clone(&registry);
+        let dispatcher = Dispatcher::new(Loader {
+            packages: home.packages(),
+            settings: Box::new(move |id| match settings.settings(id) {
+                Ok(Some(settings)) => Ok(settings),
+                Ok(None) => Err("the plugin was removed".to_owned()),
+                Err(error) => Err(error.to_string()),
+            }),
+            state: Arc::new(RegistryState(Arc::clone(&registry))),
+            libraries: Default::default(),
+        });
+        let shared = Arc::new(Shared { home, registry, dispatcher });
+        shared.refresh()?;
+        let watch = Watch::start(Arc::clone(&shared));
+        Ok(Host { watch, shared, options })
+    }
+
+    /// The home's folder.
+    pub fn home(&self) -> &Path {
+        self.shared.home.path()
+    }
+
+    /// All installed plugins, ordered by id.
+    pub fn list(&self) -> Result<Vec<PluginSummary>, HostError> {
+        Ok(self.shared.registry.list()?)
+    }
+
+    /// Everything about a plugin.
+    pub fn show(&self, id: &str) -> Result<PluginDetails, HostError> {
+        self.shared.registry.details(id)?.ok_or_else(|| HostError::NotInstalled { id: id.to_owned() })
+    }
+
+    /// Checks a package without running its code: a zip, the folder of an unpacked one, or a `package.json` alone.
+    pub fn check(path: impl AsRef<Path>, limits: &Limits) -> std::io::Result<CheckReport> {
+        package::check(path.as_ref(), limits).map(|checked| CheckReport::from(&checked.examined))
+    }
+
+    /// Looks at once for what other processes changed, without waiting for the host's own thread to notice.
+    pub fn refresh(&self) -> Result<(), HostError> {
+        Ok(self.shared.refresh()?)
+    }
+
+    /// Loads a plugin now, so that its first call need not.
+    pub fn load(&self, id: &str) -> Result<(), HookError> {
+        self.shared.dispatcher.load(id, Hook::GetUsageSpecs)
+    }
+
+    /// How many plugins are loaded into this process.
+    pub fn loaded(&self) -> usize {
+        self.shared.dispatcher.loaded()
+    }
+
+    /// Whether the plugin of an asset type implements a hook; `None` where no plugin has the type.
+    pub fn implements(&self, asset_type: &str, hook: Hook) -> Option<bool> {
+        self.shared.dispatcher.implements(asset_type, hook)
+    }
+
+    /// Calls any hook of a plugin by the plugin's id, with objects in their JSON form.
+    pub fn call(&self, id: &str, hook: Hook, objects: &HookObjects) -> Result<HookAnswer, HookError> {
+        self.shared.dispatcher.call(id, hook, objects)
+    }
+}
+
+/// The hooks. Each finds the plugin by the asset's type and calls it on the thread of the caller.
+///
+/// The answer is what the hook changed on the asset; saving it is the backend's business. A hook that the plugin doesn't
+/// implement changes nothing. An asset of a type that no plugin has is refused as invalid.
+impl Host {
+    /// A product specification with an asset of this type is about to be validated.
+    pub fn on_pre_product_spec_validation(
+        &self,
+        provider: &User,
+        asset_t: &str,
+        media_type: &str,
+        url: &str,
+    ) -> Result<(), HookError> {
+        self.shared.dispatcher.on_pre_product_spec_validation(provider, asset_t, media_type, url)
+    }
+
+    /// The product specification was validated and the asset saved.
+    pub fn on_post_product_spec_validation(&self, provider: &User, asset: &Asset) -> Result<AssetChanges, HookError> {
+        let hook = Hook::OnPostProductSpecValidation;
+        self.shared.dispatcher.about(hook, asset, |plugin| plugin.on_post_product_spec_validation(provider, asset))
+    }
+
+    /// The product specification's id is about to be written onto the asset.
+    pub fn on_pre_product_spec_attachment(
+        &self,
+        asset: &Asset,
+        product_spec: &Json<'_>,
+    ) -> Result<AssetChanges, HookError> {
+        self.shared.dispatcher.about(Hook::OnPreProductSpecAttachment, asset, |plugin| {
+            plugin.on_pre_product_spec_attachment(asset, &asset.resource_type, product_spec)
+        })
+    }
+
+    /// The product specification's id was written onto the asset.
+    pub fn on_post_product_spec_attachment(
+        &self,
+        asset: &Asset,
+        product_spec: &Json<'_>,
+    ) -> Result<AssetChanges, HookError> {
+        self.shared.dispatcher.about(Hook::OnPostProductSpecAttachment, asset, |plugin| {
+            plugin.on_post_product_spec_attachment(asset, &asset.resource_type, product_spec)
+        })
+    }
+
+    /// A new version of the asset is about to be saved.
+    pub fn on_pre_product_spec_upgrade(
+        &self,
+        asset: &Asset,
+        product_spec: &Json<'_>,
+    ) -> Result<AssetChanges, HookError> {
+        self.shared.dispatcher.about(Hook::OnPreProductSpecUpgrade, asset, |plugin| {
+            plugin.on_pre_product_spec_upgrade(asset, &asset.resource_type, product_spec)
+        })
+    }
+
+    /// A new version of the asset was saved.
+    pub fn on_post_product_spec_upgrade(
+        &self,
+        asset: &Asset,
+        product_spec: &Json<'_>,
+    ) -> Result<AssetChanges, HookError> {
+        self.shared.dispatcher.about(Hook::OnPostProductSpecUpgrade, asset, |plugin| {
+            plugin.on_post_product_spec_upgrade(asset, &asset.resource_type, product_spec)
+        })
+    }
+
+    /// An offering with the asset is about to be validated.
+    pub fn on_pre_product_offering_validation(
+        &self,
+        asset: &Asset,
+        product_offering: &Json<'_>,
+    ) -> Result<AssetChanges, HookError> {
+        self.shared.dispatcher.about(Hook::OnPreProductOfferingValidation, asset, |plugin| {
+            plugin.on_pre_product_offering_validation(asset, product_offering)
+        })
+    }
+
+    /// An offering with the asset was validated.
+    pub fn on_post_product_offering_validation(
+        &self,
+        asset: &Asset,
+        product_offering: &Json<'_>,
+    ) -> Result<AssetChanges, HookError> {
+        self.shared.dispatcher.about(Hook::OnPostProductOfferingValidation, asset, |plugin| {
+            plugin.on_post_product_offering_validation(asset, product_offering)
+        })
+    }
+
+    /// A customer acquired a product with the asset.
+    pub fn on_product_acquisition(
+        &self,
+        asset: &Asset,
+        contract: &Contract,
+        order: &Order,
+    ) -> Result<AssetChanges, HookError> {
+        let hook = Hook::OnProductAcquisition;
+        self.shared.dispatcher.about(hook, asset, |plugin| plugin.on_product_acquisition(asset, contract, order))
+    }
+
+    /// A customer's product was suspended.
+    pub fn on_product_suspension(
+        &self,
+        asset: &Asset,
+        contract: &Contract,
+        order: &Order,
+    ) -> Result<AssetChanges, HookError> {
+        let hook = Hook::OnProductSuspension;
+        self.shared.dispatcher.about(hook, asset, |plugin| plugin.on_product_suspension(asset, contract, order))
+    }
+
+    /// The units that the plugin of an asset type can account for.
+    pub fn get_usage_specs(&self, asset_type: &str) -> Result<Vec<UsageSpec>, HookError> {
+        self.shared.dispatcher.get_usage_specs(asset_type)
+    }
+
+    /// Usage of a contract that was not yet accounted, and what the hook changed on the asset.
+    pub fn get_pending_accounting(
+        &self,
+        asset: &Asset,
+        contract: &Contract,
+        order: &Order,
+    ) -> Result<(PendingAccounting, AssetChanges), HookError> {
+        let hook = Hook::GetPendingAccounting;
+        self.shared.dispatcher.about(hook, asset, |plugin| plugin.get_pending_accounting(asset, contract, order))
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.watch.stop();
+    }
+}

@@ -1,0 +1,125 @@
+//! Why a change to what is installed is refused or fails.
+
+use std::{io, path::PathBuf};
+
+use crate::{package::CheckErrors, registry::RegistryError, runtime::TrialError};
+
+/// Why the host can't do what it was asked for. Nothing has changed then.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HostError {
+    /// The home can't be used.
+    #[error("the home {} can't be used: {source}", path.display())]
+    Home {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The registry failed.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// The package is wrong.
+    #[error(transparent)]
+    Package(#[from] CheckErrors),
+    /// The module was tried and failed.
+    #[error(transparent)]
+    Trial(#[from] TrialError),
+    /// There is no such plugin.
+    #[error("there is no plugin {id:?}")]
+    NotInstalled {
+        /// The id.
+        id: String,
+    },
+    /// The same version is installed.
+    #[error("version {version} of {id} is already installed")]
+    SameVersion {
+        /// The plugin.
+        id: String,
+        /// The installed version.
+        version: String,
+    },
+    /// A newer version is installed.
+    #[error("version {installed} of {id} is installed, which is newer than {offered}")]
+    NewerInstalled {
+        /// The plugin.
+        id: String,
+        /// The installed version.
+        installed: String,
+        /// The package's version.
+        offered: String,
+    },
+    /// The package is another author's.
+    #[error("{id} was written by {installed:?}, and this package by {offered:?}")]
+    OtherAuthor {
+        /// The plugin.
+        id: String,
+        /// The installed author.
+        installed: String,
+        /// The package's author.
+        offered: String,
+    },
+    /// The package spells the name differently.
+    #[error(
+        "{id} is installed as {installed:?}, and this package is named {offered:?}: assets find their plugin by its name"
+    )]
+    OtherSpelling {
+        /// The plugin.
+        id: String,
+        /// The installed name.
+        installed: String,
+        /// The package's name.
+        offered: String,
+    },
+    /// The version is not in the plugin's history.
+    #[error("version {version} of {id} is not in its history ({history})")]
+    NotInHistory {
+        /// The plugin.
+        id: String,
+        /// The version.
+        version: String,
+        /// What is.
+        history: String,
+    },
+    /// There is nothing to go back to.
+    #[error("{id} has no older version than {version}")]
+    NoOlderVersion {
+        /// The plugin.
+        id: String,
+        /// The installed version.
+        version: String,
+    },
+    /// A version that would take the place of a working one refuses the settings.
+    #[error("version {version} of {id} refuses the settings: {message}")]
+    SettingsRefused {
+        /// The plugin.
+        id: String,
+        /// The version.
+        version: String,
+        /// What it said.
+        message: String,
+    },
+    /// The settings are no JSON.
+    #[error("the settings are not JSON: {0}")]
+    SettingsNotJson(#[source] serde_json::Error),
+}
+
+impl HostError {
+    /// What to do next, in a line, where there is something.
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            HostError::NotInstalled { .. } => "listplugins shows what is installed".to_owned(),
+            HostError::SameVersion { .. } => "raise \"version\" in package.json to upgrade".to_owned(),
+            HostError::NewerInstalled { id, .. } => format!("downgradeplugin {id} goes back to an older version"),
+            HostError::OtherAuthor { .. } | HostError::OtherSpelling { .. } => {
+                "--force upgrades nevertheless; another name makes it another plugin".to_owned()
+            }
+            HostError::NoOlderVersion { id, .. } => format!("removeplugin {id} removes it"),
+            HostError::SettingsRefused { .. } => "--settings FILE gives it others; nothing was changed".to_owned(),
+            HostError::Trial(TrialError::Crashed { .. } | TrialError::Hung { .. } | TrialError::Refused { .. }) => {
+                "the plugin's author has to mend this; the host did not load it".to_owned()
+            }
+            _ => return None,
+        })
+    }
+}

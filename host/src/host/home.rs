@@ -1,0 +1,119 @@
+//! The home: the folder that a host's processes share.
+//!
+//! `registry.db` (SQLite), `packages/DIGEST/` (unpacked packages, each under the digest of its content), `staging/`
+//! (installs under way), `lock` (held by whoever changes what is installed).
+
+use std::{
+    collections::HashSet,
+    fs::{self, File, TryLockError},
+    io,
+    path::{Path, PathBuf},
+};
+
+use super::HostError;
+use crate::registry::Registry;
+
+pub(super) struct Home {
+    path: PathBuf,
+}
+
+/// The right to change what is installed; whoever holds it is the only one, in all processes.
+///
+/// The lock lasts as long as the file is open; the system takes it back when the process ends, however it ends.
+pub(super) struct ChangeLock {
+    _file: File,
+}
+
+impl Home {
+    pub(super) fn open(path: &Path) -> Result<Self, HostError> {
+        let wrong = |source| HostError::Home { path: path.to_owned(), source };
+        create_private(path).map_err(wrong)?;
+        // Absolute, because libraries are opened by absolute paths only, and the working folder may change.
+        let path = path.canonicalize().map_err(wrong)?;
+        let home = Home { path };
+        for folder in [home.packages(), home.staging()] {
+            create_private(&folder).map_err(|source| HostError::Home { path: folder.clone(), source })?;
+        }
+        Ok(home)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn packages(&self) -> PathBuf {
+        self.path.join("packages")
+    }
+
+    pub(super) fn staging(&self) -> PathBuf {
+        self.path.join("staging")
+    }
+
+    fn lock_file(&self) -> io::Result<File> {
+        File::options().create(true).truncate(false).read(true).write(true).open(self.path.join("lock"))
+    }
+
+    /// Waits until nobody else changes what is installed.
+    pub(super) fn lock(&self) -> Result<ChangeLock, HostError> {
+        let wrong = |source| HostError::Home { path: self.path.clone(), source };
+        let file = self.lock_file().map_err(wrong)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                tracing::info!("waiting for another process that changes what is installed");
+                file.lock().map_err(wrong)?;
+            }
+            Err(TryLockError::Error(error)) => return Err(wrong(error)),
+        }
+        Ok(ChangeLock { _file: file })
+    }
+
+    /// Clears away what a change that was cut off left behind. If a change is under way, that is left for later.
+    pub(super) fn sweep(&self, registry: &Registry) -> Result<(), HostError> {
+        let wrong = |source| HostError::Home { path: self.path.clone(), source };
+        let file = self.lock_file().map_err(wrong)?;
+        if file.try_lock().is_err() {
+            return Ok(());
+        }
+        for entry in fs::read_dir(self.staging()).map_err(wrong)? {
+            delete(&entry.map_err(wrong)?.path());
+        }
+        self.delete_unused_packages(registry, &ChangeLock { _file: file })
+    }
+
+    /// Deletes the folders of packages that the registry doesn't have.
+    pub(super) fn delete_unused_packages(&self, registry: &Registry, _lock: &ChangeLock) -> Result<(), HostError> {
+        let used: HashSet<String> = registry.digests()?.into_iter().collect();
+        let wrong = |source| HostError::Home { path: self.packages(), source };
+        for entry in fs::read_dir(self.packages()).map_err(wrong)? {
+            let entry = entry.map_err(wrong)?;
+            if !entry.file_name().to_str().is_some_and(|name| used.contains(name)) {
+                delete(&entry.path());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Deletes a file or a folder. What can't be deleted now is deleted at a later open.
+fn delete(path: &Path) {
+    let deleted = if path.is_dir() && !path.is_symlink() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    if let Err(error) = deleted {
+        tracing::warn!(path = %path.display(), "a left-over can't be deleted: {error}");
+    }
+}
+
+/// Creates a folder that only its user can enter.
+fn create_private(path: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)
+}
+
+/// Makes the entries of a folder durable.
+pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
+    // Folders can't be opened as files on Windows, where the file system journals names itself.
+    if cfg!(unix) { File::open(path)?.sync_all() } else { Ok(()) }
+}

@@ -1,0 +1,303 @@
+//! Changes to what is installed. Each is one transaction of the registry; what comes before it can be cut off anywhere.
+
+use std::{fs, io, path::Path};
+
+use serde::Serialize;
+use tempfile::TempDir;
+
+use super::{Host, HostError, home::sync_folder};
+use crate::{
+    crash_point,
+    package::{self, CheckErrors, CheckReport, ModuleInfo, PackageError, Sound, Version},
+    registry::{NewVersion, PluginDetails, PluginSummary, Tried},
+    runtime::{Trial, TrialOutcome, try_module},
+};
+
+/// How a package is installed.
+#[derive(Debug, Clone, Default)]
+pub struct Install<'a> {
+    /// The operator's settings, a JSON document; an upgrade keeps those that are there if it is given none.
+    pub settings: Option<&'a str>,
+    /// Upgrade also if the package is another author's, or spells its name differently.
+    pub force: bool,
+}
+
+/// How a plugin goes back to an older version.
+#[derive(Debug, Clone, Default)]
+pub struct Downgrade<'a> {
+    /// The version; the one before if it is not given.
+    pub version: Option<&'a str>,
+    /// Settings for the older version; those that are there if they are not given.
+    pub settings: Option<&'a str>,
+}
+
+/// What was installed.
+#[derive(Debug, Clone, Serialize)]
+pub struct Installed {
+    /// The plugin.
+    #[serde(flatten)]
+    pub plugin: PluginSummary,
+    /// The version that was in use before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub previous: Option<String>,
+    /// Why it needs other settings, if it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub needs_settings: Option<String>,
+    /// What is odd about the package, and accepted.
+    pub warnings: Vec<String>,
+}
+
+impl Host {
+    /// Installs a package, or upgrades the plugin that it is a higher version of.
+    ///
+    /// The package is unpacked and checked without running it; its module is then tried in a child process. A first install
+    /// whose constructor returns an error stays as *needs settings*; an upgrade that refuses the settings is refused itself,
+    /// so that a working version is never replaced by one that doesn't work.
+    pub fn install(&self, package: impl AsRef<Path>, how: &Install<'_>) -> Result<Installed, HostError> {
+        check_json(how.settings)?;
+        let home = &self.shared.home;
+        let lock = home.lock()?;
+        let staging = self.stage()?;
+        let unpacked = staging.path().join("package");
+        let package_error = |error: PackageError| CheckErrors(vec![error.into()]);
+        let written = |source| package_error(PackageError::Write { path: unpacked.clone(), source });
+        fs::create_dir(&unpacked).map_err(written)?;
+        let files = package::unpack(package.as_ref(), &unpacked, &self.options.limits).map_err(package_error)?;
+        crash_point::reached("unpacked");
+        let sound = package::examine(&unpacked, &files).into_sound(&files)?;
+        let id = sound.manifest.id();
+        let installed = self.shared.registry.summary(&id)?;
+        if let Some(installed) = &installed {
+            may_upgrade(installed, &sound, how.force)?;
+        }
+
+        let current = self.shared.registry.settings(&id)?;
+        let settings = how.settings.or(current.as_deref()).unwrap_or("{}");
+        let tried = self.try_version(&id, &unpacked, &sound.module, settings, &staging)?;
+        if let (Some(_), Tried::NeedsSettings { message }) = (&installed, &tried) {
+            let (version, message) = (sound.manifest.version.to_string(), message.clone());
+            return Err(HostError::SettingsRefused { id, version, message });
+        }
+        crash_point::reached("tried");
+
+        let target = home.packages().join(sound.digest.to_string());
+        // Left behind by an install that was cut off, or by a removal: no version has it.
+        if target.exists() && !self.shared.registry.digests()?.contains(&sound.digest.to_string()) {
+            fs::remove_dir_all(&target).map_err(written)?;
+        }
+        sync_tree(&unpacked).map_err(written)?;
+        crash_point::reached("before rename");
+        if !target.exists() {
+            fs::rename(&unpacked, &target).map_err(written)?;
+        }
+        crash_point::reached("renamed");
+        sync_folder(&home.packages()).map_err(written)?;
+
+        let needs_settings = match &tried {
+            Tried::NeedsSettings { message } => Some(message.clone()),
+            Tried::Works { .. } => None,
+        };
+        let new = NewVersion {
+            id,
+            name: sound.manifest.name,
+            author: sound.manifest.author,
+            version: sound.manifest.version,
+            digest: sound.digest.to_string(),
+            library_digest: sound.library_digest.to_string(),
+            manifest: sound.manifest.json.to_string(),
+            module: sound.module,
+        };
+        self.shared.registry.install(&new, how.settings, &tried)?;
+        drop(lock);
+        self.shared.refresh()?;
+        Ok(Installed {
+            plugin: self.summary(&new.id)?,
+            previous: installed.map(|installed| installed.version),
+            needs_settings,
+            warnings: sound.warnings,
+        })
+    }
+
+    /// Goes back to an older version and forgets the newer ones.
+    pub fn downgrade(&self, id: &str, how: &Downgrade<'_>) -> Result<PluginSummary, HostError> {
+        check_json(how.settings)?;
+        let lock = self.shared.home.lock()?;
+        let details = self.show(id)?;
+        let version = older_version(&details, how.version)?;
+        let (digest, _, module) = self.shared.registry.library(id, &version)?;
+        let current = details.settings.to_string();
+        let settings = how.settings.unwrap_or(&current);
+        let staging = self.stage()?;
+        let folder = self.shared.home.packages().join(digest);
+        let tried = self.try_version(id, &folder, &module, settings, &staging)?;
+        if let Tried::NeedsSettings { message } = tried {
+            return Err(HostError::SettingsRefused { id: id.to_owned(), version, message });
+        }
+        self.shared.registry.downgrade(id, &version, how.settings, &tried)?;
+        self.shared.refresh()?;
+        self.shared.home.delete_unused_packages(&self.shared.registry, &lock)?;
+        self.summary(id)
+    }
+
+    /// Removes a plugin with its history, its settings and its state. Answers what was removed.
+    pub fn remove(&self, id: &str) -> Result<PluginSummary, HostError> {
+        let lock = self.shared.home.lock()?;
+        let summary = self.summary(id)?;
+        self.shared.registry.remove(id)?;
+        self.shared.refresh()?;
+        self.shared.home.delete_unused_packages(&self.shared.registry, &lock)?;
+        Ok(summary)
+    }
+
+    /// Switches a plugin on or off. One that is off answers every call as unavailable.
+    pub fn set_enabled(&self, id: &str, enabled: bool) -> Result<PluginSummary, HostError> {
+        let _lock = self.shared.home.lock()?;
+        self.summary(id)?;
+        self.shared.registry.set_enabled(id, enabled)?;
+        self.shared.refresh()?;
+        self.summary(id)
+    }
+
+    /// Gives a plugin other settings, if it takes them: a JSON document. If it refuses them, the old ones stay.
+    pub fn set_settings(&self, id: &str, settings: &str) -> Result<PluginSummary, HostError> {
+        check_json(Some(settings))?;
+        let _lock = self.shared.home.lock()?;
+        let details = self.show(id)?;
+        let version = details.summary.version;
+        let (digest, _, module) = self.shared.registry.library(id, &version)?;
+        let staging = self.stage()?;
+        let folder = self.shared.home.packages().join(digest);
+        let tried = self.try_version(id, &folder, &module, settings, &staging)?;
+        if let Tried::NeedsSettings { message } = tried {
+            return Err(HostError::SettingsRefused { id: id.to_owned(), version, message });
+        }
+        self.shared.registry.set_settings(id, settings, &tried)?;
+        self.shared.refresh()?;
+        self.summary(id)
+    }
+
+    /// Checks a package as [`Host::check`] does, and, if nothing is wrong so far, runs it: loads and constructs it in a child
+    /// process with settings, as an install would.
+    pub fn check_and_try(
+        path: impl AsRef<Path>,
+        settings: Option<&str>,
+        options: &super::HostOptions,
+    ) -> Result<CheckReport, HostError> {
+        check_json(settings)?;
+        let path = path.as_ref();
+        let wrong = |source| HostError::Home { path: path.to_owned(), source };
+        let checked = package::check(path, &options.limits).map_err(wrong)?;
+        let mut report = CheckReport::from(&checked.examined);
+        let scratch = tempfile::Builder::new().prefix("billhook-try-").tempdir().map_err(wrong)?;
+        let Some(module) = report.module.clone().filter(|_| report.is_valid()) else { return Ok(report) };
+        let trial = Trial {
+            plugin: report.id.clone().unwrap_or_default(),
+            library: checked.folder.join(&module.path).canonicalize().map_err(wrong)?,
+            module,
+            settings: settings.unwrap_or("{}").to_owned(),
+            registry: None,
+        };
+        match try_module(&trial, &options.child_program, scratch.path(), options.trial_limit) {
+            Ok(TrialOutcome::Works { .. }) => {}
+            Ok(TrialOutcome::NeedsSettings { message }) => {
+                report.warnings.push(format!("it would be installed as \"needs settings\": {message}"));
+            }
+            Err(error) => report.errors.push(error.to_string()),
+        }
+        Ok(report)
+    }
+
+    fn summary(&self, id: &str) -> Result<PluginSummary, HostError> {
+        self.shared.registry.summary(id)?.ok_or_else(|| HostError::NotInstalled { id: id.to_owned() })
+    }
+
+    /// A folder of its own for a change, which is deleted when the change is done.
+    fn stage(&self) -> Result<TempDir, HostError> {
+        let staging = self.shared.home.staging();
+        tempfile::tempdir_in(&staging).map_err(|source| HostError::Home { path: staging, source })
+    }
+
+    fn try_version(
+        &self,
+        id: &str,
+        folder: &Path,
+        module: &ModuleInfo,
+        settings: &str,
+        staging: &TempDir,
+    ) -> Result<Tried, HostError> {
+        let trial = Trial {
+            plugin: id.to_owned(),
+            library: folder.join(&module.path),
+            module: module.clone(),
+            settings: settings.to_owned(),
+            registry: Some(self.shared.registry.path().to_owned()),
+        };
+        let options = &self.options;
+        Ok(match try_module(&trial, &options.child_program, staging.path(), options.trial_limit)? {
+            TrialOutcome::Works { usage_specs } => Tried::Works { usage_specs },
+            TrialOutcome::NeedsSettings { message } => Tried::NeedsSettings { message },
+        })
+    }
+}
+
+fn check_json(settings: Option<&str>) -> Result<(), HostError> {
+    let Some(settings) = settings else { return Ok(()) };
+    serde_json::from_str::<serde::de::IgnoredAny>(settings).map(drop).map_err(HostError::SettingsNotJson)
+}
+
+/// Whether a package may take the place of what is installed under its id.
+fn may_upgrade(installed: &PluginSummary, sound: &Sound, force: bool) -> Result<(), HostError> {
+    let (id, offered) = (installed.id.clone(), &sound.manifest);
+    if !force && installed.name != offered.name {
+        let (installed, offered) = (installed.name.clone(), offered.name.clone());
+        return Err(HostError::OtherSpelling { id, installed, offered });
+    }
+    if !force && installed.author != offered.author {
+        let (installed, offered) = (installed.author.clone(), offered.author.clone());
+        return Err(HostError::OtherAuthor { id, installed, offered });
+    }
+    let in_use: Result<Version, _> = installed.version.parse();
+    match in_use.map(|in_use| in_use.cmp(&offered.version)) {
+        Ok(std::cmp::Ordering::Equal) => Err(HostError::SameVersion { id, version: installed.version.clone() }),
+        Ok(std::cmp::Ordering::Greater) => {
+            let (installed, offered) = (installed.version.clone(), offered.version.to_string());
+            Err(HostError::NewerInstalled { id, installed, offered })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The version of the history to go back to, as the history spells it.
+fn older_version(details: &PluginDetails, wanted: Option<&str>) -> Result<String, HostError> {
+    let (id, current) = (&details.summary.id, &details.summary.version);
+    let older: Vec<&str> = details.history.iter().rev().skip(1).map(|entry| entry.version.as_str()).collect();
+    let Some(wanted) = wanted else {
+        let none = || HostError::NoOlderVersion { id: id.clone(), version: current.clone() };
+        return older.first().map(|version| (*version).to_owned()).ok_or_else(none);
+    };
+    // `1` and `1.0` are one version.
+    let same = |version: &&&str| match (version.parse::<Version>(), wanted.parse::<Version>()) {
+        (Ok(left), Ok(right)) => left == right,
+        _ => false,
+    };
+    older.iter().find(same).map(|version| (*version).to_owned()).ok_or_else(|| HostError::NotInHistory {
+        id: id.clone(),
+        version: wanted.to_owned(),
+        history: if older.is_empty() {
+            "there is no older one".to_owned()
+        } else {
+            format!("older ones are {}", older.join(", "))
+        },
+    })
+}
+
+/// Makes the names of all files in a tree durable; their content already is.
+fn sync_tree(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            sync_tree(&entry.path())?;
+        }
+    }
+    sync_folder(folder)
+}

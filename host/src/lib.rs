@@ -1,0 +1,46 @@
+//! The plugin host for charging backends.
+//!
+//! A charging backend sells digital assets; a plugin teaches it one kind. A host does this with plugins:
+//!
+//! 1. [`Host::open`] opens a home: a folder with the installed packages and a registry of them.
+//! 2. [`Host::install`] takes a package: unpacks and checks it without running it, tries its module in a child process, and
+//!    installs or upgrades in one step that can be cut off anywhere.
+//! 3. The hook functions, such as [`Host::on_product_acquisition`], find the plugin by the asset's type, load it on its
+//!    first call, and call it on the caller's thread. What the hook changed on the asset comes back to the caller, who saves
+//!    it; a refusal, a panic or a fault comes back as a [`HookError`].
+//! 4. [`Host::downgrade`] and [`Host::remove`] go back. What other processes do on the same home is noticed within a second.
+//!
+//! ```no_run
+//! use billhook::{Host, Install, data};
+//!
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     billhook::run_child_process();
+//!
+//!     let host = Host::open("/var/lib/my-backend/billhook")?;
+//!     let installed = host.install("test-resource-1.0.zip", &Install::default())?;
+//!     println!("installed {}", installed.plugin.id);
+//!
+//!     let seller = data::User { username: "acme".into(), ..data::User::default() };
+//!     host.on_pre_product_spec_validation(&seller, "Test Resource", "application/json", "https://acme.example/api")?;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! The library logs through `tracing` and never prints. The `billhook` command is in the feature `command`.
+
+mod child_process;
+mod crash_point;
+mod dispatch;
+mod host;
+pub mod package;
+mod registry;
+mod runtime;
+
+/// The version of the plugin API that this host has.
+pub use billhook_plugin_api::abi::record::API_VERSION;
+pub use billhook_plugin_api::{ErrorKind, Hook, Json, data};
+pub use child_process::run_child_process;
+pub use dispatch::{HookAnswer, HookError, HookObjects};
+pub use host::{Downgrade, Host, HostError, HostOptions, Install, Installed};
+pub use registry::{InstalledVersion, PluginDetails, PluginSummary, RegistryError, Status};
+pub use runtime::{ChildProgram, Stage, TrialError};

@@ -1,0 +1,139 @@
+//! From a zip to checked files in a folder.
+
+use std::{
+    fmt::Write as _,
+    fs::{self, File},
+    io::{BufReader, Read, Write},
+    path::Path,
+};
+
+use sha2::{Digest as _, Sha256};
+use zip::{
+    ZipArchive,
+    read::{ArchiveOffset, Config},
+};
+
+use super::{Digest, PackageError, PackageFile, archive, names};
+
+/// How much of a package is taken. What really comes out counts, not what the archive says.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Bytes of the zip itself.
+    pub package_bytes: u64,
+    /// Entries in the zip.
+    pub entries: usize,
+    /// Bytes of one unpacked file.
+    pub file_bytes: u64,
+    /// Bytes of all unpacked files.
+    pub total_bytes: u64,
+}
+
+impl Default for Limits {
+    /// 512 MiB zipped, 4,096 entries, 512 MiB a file, 1 GiB in all.
+    fn default() -> Self {
+        const MIB: u64 = 1024 * 1024;
+        Limits { package_bytes: 512 * MIB, entries: 4096, file_bytes: 512 * MIB, total_bytes: 1024 * MIB }
+    }
+}
+
+/// Unpacks a zip into an empty folder and tells what is in it, sorted by path. Every file is on disk on return.
+pub(crate) fn unpack(package: &Path, into: &Path, limits: &Limits) -> Result<Vec<PackageFile>, PackageError> {
+    let mut file = File::open(package).map_err(PackageError::Read)?;
+    let metadata = file.metadata().map_err(PackageError::Read)?;
+    if !metadata.is_file() {
+        return Err(PackageError::NotAZip);
+    }
+    if metadata.len() > limits.package_bytes {
+        let (most, length) = (limits.package_bytes, metadata.len());
+        return Err(PackageError::TooMuch(format!("it has {length} bytes; at most {most} are taken")));
+    }
+    let entries = archive::read(&mut file, metadata.len(), limits.entries)?;
+    names::check(&entries)?;
+
+    let config = Config { archive_offset: ArchiveOffset::Known(0) };
+    let mut archive = ZipArchive::with_config(config, BufReader::new(file)).map_err(PackageError::Zip)?;
+    archive.validate_header_consistency().map_err(PackageError::Zip)?;
+    if archive.len() != entries.len() {
+        return Err(PackageError::Structure("two readers of it find different numbers of entries".to_owned()));
+    }
+
+    let mut files = Vec::new();
+    let mut total = 0;
+    for (index, entry) in entries.iter().enumerate() {
+        let target = into.join(entry.name.trim_end_matches('/'));
+        let write = |source| PackageError::Write { path: target.clone(), source };
+        if entry.is_folder {
+            create_folder(&target).map_err(write)?;
+            continue;
+        }
+        if let Some(folder) = target.parent() {
+            create_folder(folder).map_err(write)?;
+        }
+        let most = limits.file_bytes.min(limits.total_bytes - total);
+        let mut zipped = archive.by_index(index).map_err(PackageError::Zip)?;
+        if zipped.name_raw() != entry.name.as_bytes() {
+            return Err(PackageError::Structure("two readers of it find different entries".to_owned()));
+        }
+        let mut out = create_file(&target).map_err(write)?;
+        let (size, sha256) = copy(&mut zipped, &mut out, most, &entry.name, write)?;
+        out.sync_data().map_err(write)?;
+        total += size;
+        files.push(PackageFile { path: entry.name.clone(), size, sha256 });
+    }
+    files.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(files)
+}
+
+/// Copies at most `most` bytes and hashes them on the way.
+fn copy(
+    from: &mut impl Read,
+    to: &mut File,
+    most: u64,
+    name: &str,
+    write: impl Fn(std::io::Error) -> PackageError,
+) -> Result<(u64, Digest), PackageError> {
+    let (mut hash, mut size) = (Sha256::new(), 0);
+    let mut buffer = vec![0; 128 * 1024];
+    loop {
+        let count = from.read(&mut buffer).map_err(|error| PackageError::Entry {
+            name: name.to_owned(),
+            problem: format!("it can't be unpacked: {error}"),
+        })?;
+        if count == 0 {
+            return Ok((size, Digest(hash.finalize().into())));
+        }
+        size += count as u64;
+        if size > most {
+            return Err(PackageError::TooMuch(format!("{name:?} unpacks to more than the {most} bytes that are left")));
+        }
+        hash.update(&buffer[..count]);
+        to.write_all(&buffer[..count]).map_err(&write)?;
+    }
+}
+
+/// The digest of a package's content: of every path and every file, and of nothing that a zip adds to them.
+pub(crate) fn content_digest(files: &[PackageFile]) -> Digest {
+    let mut listing = String::new();
+    for file in files {
+        // A path holds no control characters, so no other content has this listing.
+        let _ = writeln!(listing, "{}\n{}", file.path, file.sha256);
+    }
+    Digest(Sha256::digest(listing.as_bytes()).into())
+}
+
+fn create_folder(path: &Path) -> std::io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o755);
+    builder.create(path)
+}
+
+/// Creates a file that isn't there yet, with a mode of ours.
+fn create_file(path: &Path) -> std::io::Result<File> {
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o644);
+    options.open(path)
+}

@@ -1,0 +1,356 @@
+//! Trying a module in a child process: it is loaded, constructed, asked for its usage specifications, and dropped. What it
+//! breaks there, it doesn't break here.
+
+use std::{
+    fmt,
+    fs::{self, File},
+    io::{self, BufRead, Read, Write},
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use billhook_plugin_api::{PluginError, UsageSpec};
+use serde::{Deserialize, Serialize};
+
+use super::{ChildProgram, Library, PluginServices, StateStore, child};
+use crate::package::ModuleInfo;
+
+/// Why a module that was tried can't be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrialError {
+    /// The child process could not be started or talked to.
+    #[error("the module can't be tried: {0}")]
+    Start(#[source] io::Error),
+    /// The module was refused, or it panicked.
+    #[error("the module failed {stage}: {problem}")]
+    Refused {
+        /// What was being done.
+        stage: Stage,
+        /// What went wrong.
+        problem: String,
+    },
+    /// The child process died.
+    #[error("the module crashed {stage}: {how}")]
+    Crashed {
+        /// What was being done.
+        stage: Stage,
+        /// The signal or the exit code, and what it wrote last.
+        how: String,
+    },
+    /// It didn't end in time.
+    #[error("the module hung {stage}: it was ended after {} s", limit.as_secs_f64())]
+    Hung {
+        /// What was being done.
+        stage: Stage,
+        /// The time that it had.
+        limit: Duration,
+    },
+}
+
+/// The steps of a trial.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// The child process starts.
+    Starting,
+    /// The library is opened, and its constructors run.
+    Loading,
+    /// The plugin's instance is made.
+    Constructing,
+    /// It is asked for its usage specifications.
+    AskingForUsageSpecs,
+    /// The instance is dropped.
+    Dropping,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Stage::Starting => "before it was loaded",
+            Stage::Loading => "when it was loaded",
+            Stage::Constructing => "when it was constructed",
+            Stage::AskingForUsageSpecs => "in get_usage_specs",
+            Stage::Dropping => "when it was dropped",
+        })
+    }
+}
+
+/// What is tried.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Trial {
+    pub(crate) plugin: String,
+    pub(crate) library: PathBuf,
+    pub(crate) module: ModuleInfo,
+    pub(crate) settings: String,
+    /// The registry that holds the plugin's state, to be read.
+    pub(crate) registry: Option<PathBuf>,
+}
+
+/// How a trial ended that did not fail.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum TrialOutcome {
+    /// It works with these settings.
+    Works { usage_specs: Vec<UsageSpec> },
+    /// Its constructor refused.
+    NeedsSettings { message: String },
+}
+
+/// A line of the file that the child process answers in.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Line {
+    Stage(Stage),
+    Ended(TrialOutcome),
+    Refused(String),
+}
+
+/// How much of what a child writes to standard error is kept: the end of it.
+const KEPT_ERRORS: usize = 4096;
+
+/// Tries a module. `scratch` is a folder of the trial's own.
+pub(crate) fn try_module(
+    trial: &Trial,
+    program: &ChildProgram,
+    scratch: &Path,
+    limit: Duration,
+) -> Result<TrialOutcome, TrialError> {
+    let answer = scratch.join("answer");
+    File::create_new(&answer).map_err(TrialError::Start)?;
+    let mut command = program.command("try").map_err(TrialError::Start)?;
+    let mut child = command.arg(&answer).stdin(Stdio::piped()).spawn().map_err(TrialError::Start)?;
+    let errors = keep_errors(child.stderr.take());
+    let deadline = Instant::now() + limit;
+    // The pipe stays open until the child is done: its end tells the child that this process is gone.
+    let asked = child.stdin.take().map(|mut pipe| {
+        let mut request = serde_json::to_vec(trial).map_err(io::Error::other)?;
+        request.push(b'\n');
+        match pipe.write_all(&request) {
+            // A child that died at once is reported by how it ended.
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+            _ => Ok(pipe),
+        }
+    });
+    let pipe = asked.transpose();
+    let status = match &pipe {
+        Ok(_) => wait(&mut child, deadline),
+        Err(_) => Ok(None),
+    };
+    // Also after a good end: what it started and left behind goes with it.
+    child::kill(&mut child);
+    let _ = child.wait();
+    pipe.map_err(TrialError::Start)?;
+    let status = status.map_err(TrialError::Start)?;
+    let (stage, last) = read_answer(&answer).map_err(TrialError::Start)?;
+    let errors = errors.text();
+    if !errors.is_empty() {
+        tracing::debug!(plugin = trial.plugin, "the trial wrote: {errors}");
+    }
+    match (status, last) {
+        (Some(status), Some(Line::Ended(outcome))) if status.success() => Ok(outcome),
+        (Some(status), Some(Line::Refused(problem))) if status.success() => Err(TrialError::Refused { stage, problem }),
+        (None, _) => Err(TrialError::Hung { stage, limit }),
+        (Some(status), _) => Err(TrialError::Crashed { stage, how: how_it_ended(status, &errors) }),
+    }
+}
+
+/// Waits until the child ended, or until the deadline: then `None`.
+fn wait(child: &mut std::process::Child, deadline: Instant) -> io::Result<Option<ExitStatus>> {
+    let mut pause = Duration::from_micros(500);
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(None);
+        }
+        thread::sleep(pause.min(left));
+        pause = (pause * 2).min(Duration::from_millis(10));
+    }
+}
+
+/// The last stage that was reached, and the last line if it is more than a stage.
+fn read_answer(path: &Path) -> io::Result<(Stage, Option<Line>)> {
+    let mut text = String::new();
+    // The child is not trusted, and the answer never large.
+    File::open(path)?.take(128 * 1024 * 1024).read_to_string(&mut text)?;
+    let (mut stage, mut last) = (Stage::Starting, None);
+    for line in text.lines() {
+        match serde_json::from_str(line) {
+            Ok(Line::Stage(reached)) => (stage, last) = (reached, None),
+            Ok(line) => last = Some(line),
+            Err(_) => {}
+        }
+    }
+    Ok((stage, last))
+}
+
+fn how_it_ended(status: ExitStatus, errors: &str) -> String {
+    #[cfg(unix)]
+    let signal = std::os::unix::process::ExitStatusExt::signal(&status).map(|signal| {
+        let name = match signal {
+            4 => " (SIGILL)",
+            6 => " (SIGABRT)",
+            7 => " (SIGBUS)",
+            8 => " (SIGFPE)",
+            9 => " (SIGKILL)",
+            11 => " (SIGSEGV)",
+            15 => " (SIGTERM)",
+            _ => "",
+        };
+        format!("it was ended by signal {signal}{name}")
+    });
+    #[cfg(not(unix))]
+    let signal: Option<String> = None;
+    let how = signal.unwrap_or_else(|| match status.code() {
+        Some(code) => format!("it ended its process with exit code {code}"),
+        None => "its process ended".to_owned(),
+    });
+    match errors.trim().lines().last() {
+        Some(line) => format!("{how}; it wrote last: {line}"),
+        None => how,
+    }
+}
+
+/// The end of what a child writes to standard error, read on a thread of its own so that the child never waits.
+struct Errors {
+    kept: Arc<Mutex<Vec<u8>>>,
+    reader: Option<thread::JoinHandle<()>>,
+}
+
+impl Errors {
+    /// What was kept; asked for when the child is gone.
+    fn text(&self) -> String {
+        // The pipe ends with the child, unless something that it started still holds it.
+        for _ in 0..50 {
+            if self.reader.as_ref().is_none_or(thread::JoinHandle::is_finished) {
+                break;
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(&kept).chars().map(|c| if c.is_control() && c != '\n' { ' ' } else { c }).collect()
+    }
+}
+
+fn keep_errors(pipe: Option<impl Read + Send + 'static>) -> Errors {
+    let kept = Arc::new(Mutex::new(Vec::new()));
+    let reader = pipe.map(|mut pipe| {
+        let kept = Arc::clone(&kept);
+        thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(count @ 1..) = pipe.read(&mut buffer) {
+                let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+                kept.extend(&buffer[..count]);
+                let excess = kept.len().saturating_sub(KEPT_ERRORS);
+                kept.drain(..excess);
+            }
+        })
+    });
+    Errors { kept, reader }
+}
+
+/// Reads a plugin's state from a registry without being able to write: registry, plugin, key.
+pub(crate) type ReadState = fn(&Path, &str, &str) -> Result<Option<Vec<u8>>, PluginError>;
+
+/// What the child process does.
+pub(crate) fn run(answer: &Path, read_state: ReadState) -> io::Result<()> {
+    let mut request = String::new();
+    io::stdin().lock().read_line(&mut request)?;
+    child::die_with_parent();
+    let trial: Trial = serde_json::from_str(&request)?;
+    let mut answer = fs::OpenOptions::new().append(true).open(answer)?;
+    let mut say = |line: &Line| {
+        let mut line = serde_json::to_vec(line)?;
+        line.push(b'\n');
+        answer.write_all(&line)
+    };
+
+    say(&Line::Stage(Stage::Loading))?;
+    let library = match Library::open(&trial.library, &trial.module) {
+        Ok(library) => library,
+        Err(error) => return say(&Line::Refused(error.to_string())),
+    };
+    say(&Line::Stage(Stage::Constructing))?;
+    let state = Arc::new(ThrowAwayState { registry: trial.registry, read_state, changes: Mutex::default() });
+    let services = PluginServices { plugin: trial.plugin, settings: trial.settings, state };
+    let instance = match library.construct(services) {
+        Ok(instance) => instance,
+        // A constructor that panics is a fault of the plugin's; one that returns an error asks for other settings.
+        Err(error) if error.is_panic() => {
+            return say(&Line::Refused(error.message().to_owned()));
+        }
+        Err(error) => {
+            return say(&Line::Ended(TrialOutcome::NeedsSettings { message: error.message().to_owned() }));
+        }
+    };
+    say(&Line::Stage(Stage::AskingForUsageSpecs))?;
+    let usage_specs = match instance.hooks().map_or_else(|| Ok(Vec::new()), |hooks| hooks.get_usage_specs()) {
+        Ok(usage_specs) => usage_specs,
+        Err(error) => return say(&Line::Refused(error.to_string())),
+    };
+    if let Err(problem) = check_usage_specs(&usage_specs) {
+        return say(&Line::Refused(problem));
+    }
+    say(&Line::Stage(Stage::Dropping))?;
+    if let Err(error) = instance.end() {
+        return say(&Line::Refused(error.message().to_owned()));
+    }
+    say(&Line::Ended(TrialOutcome::Works { usage_specs }))
+}
+
+/// Every unit has a name and a description, and no name stands twice: usage is matched to units by their names,
+/// regardless of case.
+fn check_usage_specs(specs: &[UsageSpec]) -> Result<(), String> {
+    let mut names = Vec::new();
+    for spec in specs {
+        if spec.name.trim().is_empty() || spec.description.trim().is_empty() {
+            return Err("a usage specification has to have a name and a description".to_owned());
+        }
+        let name = spec.name.to_lowercase();
+        if names.contains(&name) {
+            return Err(format!("two usage specifications are named {:?}", spec.name));
+        }
+        names.push(name);
+    }
+    Ok(())
+}
+
+/// State whose changes are gone when the process ends.
+struct ThrowAwayState {
+    registry: Option<PathBuf>,
+    read_state: ReadState,
+    changes: Mutex<std::collections::BTreeMap<String, Option<String>>>,
+}
+
+impl ThrowAwayState {
+    fn change(&self, key: &str, value: Option<&str>) -> Result<(), PluginError> {
+        let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        changes.insert(key.to_owned(), value.map(str::to_owned));
+        Ok(())
+    }
+}
+
+impl StateStore for ThrowAwayState {
+    fn get(&self, plugin: &str, key: &str) -> Result<Option<Vec<u8>>, PluginError> {
+        let changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        match (changes.get(key), &self.registry) {
+            (Some(value), _) => Ok(value.clone().map(String::into_bytes)),
+            (None, Some(registry)) => (self.read_state)(registry, plugin, key),
+            (None, None) => Ok(None),
+        }
+    }
+
+    fn keep(&self, _plugin: &str, key: &str, value: &str) -> Result<(), PluginError> {
+        self.change(key, Some(value))
+    }
+
+    fn delete(&self, _plugin: &str, key: &str) -> Result<(), PluginError> {
+        self.change(key, None)
+    }
+}
