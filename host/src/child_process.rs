@@ -8,10 +8,8 @@ use crate::{registry, runtime};
 /// started as a child process; then it does what was asked for and exits.
 ///
 /// ```
-/// fn main() {
-///     billhook::run_child_process();
-///     // … the program itself
-/// }
+/// billhook::run_child_process();
+/// // … the rest of `main`
 /// ```
 ///
 /// Without it, a host refuses to install packages, because it would have to start your program a second time; give it the

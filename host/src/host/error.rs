@@ -115,7 +115,9 @@ impl HostError {
                 "--force upgrades nevertheless; another name makes it another plugin".to_owned()
             }
             HostError::NoOlderVersion { id, .. } => format!("removeplugin {id} removes it"),
-            HostError::SettingsRefused { .. } => "--settings FILE gives it others; nothing was changed".to_owned(),
+            HostError::SettingsRefused { .. } => {
+                "nothing was changed; give it other settings with --settings FILE".to_owned()
+            }
             HostError::Trial(TrialError::Crashed { .. } | TrialError::Hung { .. } | TrialError::Refused { .. }) => {
                 "the plugin's author has to mend this; the host did not load it".to_owned()
             }

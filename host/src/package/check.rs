@@ -1,7 +1,8 @@
 //! Everything that is wrong with a package, without running any of its code.
 
 use std::{
-    fmt, fs, io,
+    fmt, fs,
+    io::{self, Read},
     path::{Path, PathBuf},
 };
 
@@ -189,7 +190,7 @@ pub(crate) fn check(path: &Path, limits: &Limits) -> io::Result<Checked> {
             Ok(files) => checked.examined = examine(path, &files),
             Err(error) => checked.examined.errors.push(error.into()),
         }
-    } else if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json")) {
+    } else if !is_zip(path)? {
         examine_manifest(&fs::read(path)?, &mut checked.examined);
     } else {
         let folder = tempfile::Builder::new().prefix("billhook-check-").tempdir()?;
@@ -201,6 +202,13 @@ pub(crate) fn check(path: &Path, limits: &Limits) -> io::Result<Checked> {
         checked.unpacked = Some(folder);
     }
     Ok(checked)
+}
+
+/// Whether a file is meant to be a zip; anything else is taken for a `package.json`.
+fn is_zip(path: &Path) -> io::Result<bool> {
+    let mut start = Vec::new();
+    fs::File::open(path)?.take(2).read_to_end(&mut start)?;
+    Ok(start == b"PK" || path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("zip")))
 }
 
 /// The files of a folder, as if they had been unpacked.

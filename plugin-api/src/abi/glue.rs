@@ -106,7 +106,7 @@ unsafe extern "C" fn destroy<P: ExportPlugin>(instance: Instance, reply: ReplyHa
 /// `construct` must have made the instance for this `P`, and it must not be ended during `'a`.
 unsafe fn plugin<'a, P: Plugin>(instance: Instance) -> &'a P {
     // SAFETY: handed on to the caller.
-    unsafe { &**instance.cast::<Box<P>>() }
+    unsafe { &*instance.cast::<Box<P>>() }
 }
 
 /// Views on the arguments of a call.

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
-use billhook::{Hook, HookObjects};
+use billhook::{Hook, HookAnswer, HookObjects};
+use serde::Serialize;
 
 use crate::{Global, PluginId, output::Output, read_text};
 
@@ -17,6 +18,14 @@ pub(crate) struct Arguments {
     /// The objects that the hook takes, a JSON file
     #[arg(long, value_name = "FILE")]
     objects: Option<PathBuf>,
+}
+
+/// What is printed.
+#[derive(Serialize)]
+struct Outcome {
+    outcome: &'static str,
+    #[serde(flatten)]
+    answer: HookAnswer,
 }
 
 fn hook_names() -> clap::builder::PossibleValuesParser {
@@ -37,10 +46,8 @@ pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> an
     let implemented = plugin.module.implements(hook);
     match host.call(id, hook, &objects) {
         Ok(answer) => {
-            let mut value = serde_json::to_value(&answer)?;
             let outcome = if implemented { "ok" } else { "not implemented" };
-            value["outcome"] = outcome.into();
-            output.json(&value)
+            output.json(&Outcome { outcome, answer })
         }
         Err(error) => {
             output.json(&serde_json::json!({ "outcome": "refused", "refusal": error }))?;

@@ -31,7 +31,7 @@ use output::Output;
 
 /// Manage the plugins of a charging backend.
 #[derive(Parser)]
-#[command(name = "billhook", version, propagate_version = true, max_term_width = 120)]
+#[command(name = "billhook", version, max_term_width = 120)]
 struct Command {
     #[command(flatten)]
     global: Global,
