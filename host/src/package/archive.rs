@@ -76,16 +76,19 @@ fn end_record(file: &mut File, length: u64) -> Result<(u64, usize, u64), Package
     let tail_start = length.saturating_sub(END_LENGTH + 0xffff);
     let tail = read_at(file, tail_start, usize::try_from(length - tail_start).unwrap_or_default())?;
     let signature = END_SIGNATURE.to_le_bytes();
-    let mut found = tail.windows(4).enumerate().filter(|(_, bytes)| *bytes == signature).map(|(at, _)| at);
-    let Some(at) = found.next() else { return Err(PackageError::NotAZip) };
-    if found.next().is_some() {
+    let found: Vec<usize> = tail.windows(4).enumerate().filter(|(_, it)| *it == signature).map(|(at, _)| at).collect();
+    // Readers search from the end. An archive that is stored in this one has an end record too, but no reader takes
+    // one for this archive's whose comment doesn't reach the end of the file.
+    let Some(at) = found.last().copied() else { return Err(PackageError::NotAZip) };
+    let reaches_end = |at: usize| (tail_start + at as u64) + END_LENGTH + number::<2>(&tail[at..], 20) == length;
+    if !reaches_end(at) {
+        return Err(refuse("there is data behind its end record"));
+    }
+    if found.iter().filter(|at| reaches_end(**at)).count() > 1 {
         return Err(refuse("it has two end records, so that two readers could read two archives"));
     }
     let record = &tail[at..];
     let end = tail_start + at as u64;
-    if end + END_LENGTH + number::<2>(record, 20) != length {
-        return Err(refuse("there is data behind its end record"));
-    }
     if number::<2>(record, 4) != 0 || number::<2>(record, 6) != 0 || number::<2>(record, 8) != number::<2>(record, 10) {
         return Err(refuse("it is one part of several"));
     }
@@ -166,7 +169,7 @@ fn check_kind(attributes: u64, is_folder: bool, size: u64) -> Result<(), &'stati
         }
         0 | 0o040_000 if is_folder && size == 0 => Ok(()),
         0 | 0o100_000 if !is_folder => Ok(()),
-        0 | 0o040_000 | 0o100_000 => Err("it is named as a folder and holds data"),
+        0 | 0o040_000 | 0o100_000 => Err("it is named as a folder and is none"),
         _ => Err("it is a device, a pipe or a socket"),
     }
 }

@@ -67,6 +67,14 @@ pub struct PackageFile {
     pub sha256: Digest,
 }
 
+/// A name as an error shows it: whoever wrote the zip chose its length.
+fn shortened(name: &str) -> String {
+    match name.char_indices().nth(80) {
+        Some((end, _)) => format!("{}…", &name[..end]),
+        None => name.to_owned(),
+    }
+}
+
 /// Why a zip can't be taken as a package.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -84,7 +92,7 @@ pub enum PackageError {
     #[error("the zip is broken: {0}")]
     Zip(#[source] zip::result::ZipError),
     /// One entry is refused.
-    #[error("the zip's entry {name:?} is refused: {problem}")]
+    #[error("the zip's entry {:?} is refused: {problem}", shortened(name))]
     Entry {
         /// The entry's name.
         name: String,

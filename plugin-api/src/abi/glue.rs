@@ -35,6 +35,16 @@ impl PluginEntry {
     }
 }
 
+impl PluginEntry {
+    /// An entry that no host accepts, because nothing about it can be checked: for tests of hosts.
+    pub const fn without_layout<P: ExportPlugin>() -> Self {
+        // SAFETY: as in `new`.
+        PluginEntry(unsafe {
+            LibHeader::from_constructor::<PluginModuleRef>(Exported::<P>::module, CheckTypeLayout::No)
+        })
+    }
+}
+
 struct Exported<P>(PhantomData<P>);
 
 impl<P: ExportPlugin> Exported<P> {

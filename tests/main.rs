@@ -1,0 +1,21 @@
+//! The integration tests: one binary, so that they are linked once and run in parallel.
+
+/// Nothing of the host: packages, homes, and runs of the command.
+mod support;
+
+/// What happens to an install that is killed at any step.
+mod crash;
+/// Calls: which plugin they reach, in parallel, while plugins are changed.
+mod dispatch;
+/// An embedder's own program as the child process.
+mod embedding;
+/// Installing, upgrading, downgrading and removing by the rules.
+mod lifecycle;
+/// Zips that two readers could read differently, or that do harm.
+mod packages;
+/// What a plugin is offered: state, settings, log.
+mod services;
+/// The command: what it prints, where, and how it exits.
+mod verbs;
+/// Plugins that misbehave: each refused or reported in a sentence, and the host goes on.
+mod zoo;

@@ -1,0 +1,247 @@
+//! Zips that two readers could read differently, or that do harm: refused, never repaired.
+
+use std::fs;
+
+use billhook::{Host, package::Limits};
+use serde_json::json;
+
+use crate::support::{Entry, Home, Package, RawZip};
+
+fn manifest() -> Entry {
+    let manifest = json!({"name": "X", "author": "a", "version": "1", "module": "fixture", "formats": ["URL"]});
+    Entry::new("package.json", manifest.to_string())
+}
+
+/// What is wrong with a zip of a manifest and other entries.
+fn errors(zip: &RawZip) -> String {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("x.zip");
+    fs::write(&path, zip.bytes()).expect("written");
+    Host::check(&path, &Limits::default()).expect("readable").errors.join("\n")
+}
+
+#[track_caller]
+fn refused(zip: &RawZip, expected: &str) {
+    let found = errors(zip);
+    assert!(found.contains(expected), "expected {expected:?}, found {found:?}");
+}
+
+#[track_caller]
+fn entry_refused(entry: Entry, expected: &str) {
+    refused(&RawZip::new(vec![manifest(), entry]), expected);
+}
+
+/// The one thing that is wrong with an otherwise sound zip here: it has no library.
+const SOUND: &str = "the module \"fixture\" is not in the package";
+
+#[test]
+fn a_sound_zip_is_taken() {
+    let folder = Entry { attributes: 0o040_755 << 16, ..Entry::new("data/", "") };
+    let zip = RawZip::new(vec![manifest(), folder, Entry::new("data/größe.txt", "x"), Entry::new("empty", "")]);
+    refused(&zip, SOUND);
+    refused(&RawZip { comment: b"a commit hash, as git archive writes it".to_vec(), ..zip }, SOUND);
+}
+
+#[test]
+fn a_zip_in_a_zip_is_a_file_like_any_other() {
+    let inner = RawZip::new(vec![Entry::new("a", "x")]).bytes();
+    refused(&RawZip::new(vec![manifest(), Entry::new("inner.zip", inner)]), SOUND);
+}
+
+#[test]
+fn a_zip_of_other_tools_is_taken() {
+    // As a tool writes that can't seek: sizes behind the data.
+    let mut streamed = zip::ZipWriter::new_stream(Vec::new());
+    streamed.start_file("package.json", zip::write::SimpleFileOptions::default()).expect("started");
+    std::io::Write::write_all(&mut streamed, &manifest().data).expect("written");
+    let bytes = streamed.finish().expect("finished").into_inner();
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("x.zip");
+    fs::write(&path, bytes).expect("written");
+    let errors = Host::check(&path, &Limits::default()).expect("readable").errors.join("\n");
+    assert!(errors.contains(SOUND), "{errors}");
+}
+
+#[test]
+fn names_that_lead_elsewhere_or_differ_between_systems_are_refused() {
+    for (name, expected) in [
+        ("../evil", "leads elsewhere"),
+        ("a/../../evil", "leads elsewhere"),
+        ("..", "leads elsewhere"),
+        ("./a", "leads elsewhere"),
+        ("/etc/evil", "absolute"),
+        ("C:/evil", "':'"),
+        ("file.txt:stream", "':'"),
+        ("\\\\server\\share", "'\\\\'"),
+        ("a\\b", "'\\\\'"),
+        ("a\0b", "'\\0'"),
+        ("a\nb", "'\\n'"),
+        ("", "empty part"),
+        ("a//b", "empty part"),
+        ("a.", "ends in a dot"),
+        ("a /b", "ends in a dot or a space"),
+        ("nul.txt", "a device on some systems"),
+        ("x/COM1", "a device on some systems"),
+    ] {
+        entry_refused(Entry::new(name, "x"), expected);
+    }
+    entry_refused(Entry::new("d/".repeat(40) + "x", "x"), "folders deep");
+    entry_refused(Entry::new("x".repeat(300), "x"), "255 bytes");
+    entry_refused(Entry::new("long/".repeat(300) + "x", ""), "1024 bytes");
+}
+
+#[test]
+fn names_that_are_one_on_another_file_system_are_refused() {
+    for (first, second, expected) in [
+        ("a", "a", "duplicate"),
+        ("Readme", "README", "one name"),
+        ("straße", "STRASSE", "one name"),
+        ("caf\u{e9}", "cafe\u{301}", "one name"),
+        ("Data/a", "data/b", "one name"),
+        ("a", "a/b", "a file and a folder"),
+        ("a/b", "a", "a file and a folder"),
+    ] {
+        let found = errors(&RawZip::new(vec![manifest(), Entry::new(first, "1"), Entry::new(second, "2")]));
+        assert!(found.contains(expected) || found.contains("two entries of this name"), "{first} {second}: {found}");
+    }
+}
+
+#[test]
+fn everything_but_files_and_folders_is_refused() {
+    for (attributes, expected) in [
+        (0o120_777_u32 << 16, "symbolic link"),
+        (0o020_644 << 16, "a device, a pipe or a socket"),
+        (0o060_644 << 16, "a device, a pipe or a socket"),
+        (0o010_644 << 16, "a device, a pipe or a socket"),
+        (0o140_644 << 16, "a device, a pipe or a socket"),
+        (0o040_755 << 16, "marked as a folder and named as a file"),
+        (0x10, "marked as a folder and named as a file"),
+    ] {
+        entry_refused(Entry { attributes, ..Entry::new("a", "x") }, expected);
+    }
+    entry_refused(Entry { attributes: 0o040_755 << 16, ..Entry::new("a/", "data") }, "named as a folder and is none");
+    entry_refused(Entry::new("a/", ""), "named as a folder and is none");
+    let link = [&0x000d_u16.to_le_bytes()[..], &16_u16.to_le_bytes(), &[0; 12], b"pass"].concat();
+    entry_refused(Entry { extra: link, ..Entry::new("a", "x") }, "a link or a device");
+    entry_refused(Entry { flags: 0x0801, ..Entry::new("a", "x") }, "encrypted");
+    entry_refused(Entry { method: 12, ..Entry::new("a", "x") }, "method other than deflate");
+    entry_refused(Entry { flags: 0, ..Entry::new("größe", "x") }, "not marked as UTF-8");
+    entry_refused(Entry::new(b"\xff\xfe".to_vec(), "x"), "not marked as UTF-8");
+}
+
+#[test]
+fn a_package_that_two_readers_see_differently_is_refused() {
+    let two = vec![manifest(), Entry::new("a", "content")];
+    let zip = RawZip::new(two.clone());
+    let nested = zip.bytes();
+    let bare_end = RawZip::default().bytes();
+    let mut local_name = two.clone();
+    local_name[1].local_name = Some(b"b".to_vec());
+    let mut local_size = two.clone();
+    local_size[1].local_size = Some(3);
+    let mut gap = two.clone();
+    gap[0].gap = b"hidden".to_vec();
+    let mut overlapping = two.clone();
+    overlapping[1].offset = Some(0);
+    let second_name = [&0x7075_u16.to_le_bytes()[..], &6_u16.to_le_bytes(), &[1, 0, 0, 0, 0], b"b"].concat();
+    let mut second_named = two.clone();
+    second_named[1].extra = second_name;
+
+    for (what, zip, expected) in [
+        ("data before it", RawZip { before: b"#!/bin/sh\n".to_vec(), ..zip.clone() }, "data before"),
+        ("an archive before it", RawZip { before: nested.clone(), ..zip.clone() }, "data before"),
+        ("data behind it", RawZip { after: b"more".to_vec(), ..zip.clone() }, "data behind its end record"),
+        ("an archive behind it", RawZip { after: nested.clone(), ..zip.clone() }, "not where its end record says"),
+        ("an archive in its comment", RawZip { comment: nested.clone(), ..zip.clone() }, "two end records"),
+        ("an end record in its comment", RawZip { comment: bare_end, ..zip.clone() }, "two end records"),
+        ("fewer entries told", RawZip { count: Some(1), ..zip.clone() }, "more than its end record says"),
+        ("more entries told", RawZip { count: Some(3), ..zip.clone() }, "cut off"),
+        ("another name in the local header", RawZip::new(local_name), "header inconsistency"),
+        ("another size in the local header", RawZip::new(local_size), "header inconsistency"),
+        ("data that no entry has", RawZip::new(gap), "no entry has"),
+        ("overlapping entries", RawZip::new(overlapping), "overlaps"),
+        ("a second name", RawZip::new(second_named), "second name"),
+    ] {
+        let found = errors(&zip);
+        assert!(found.contains(expected), "{what}: expected {expected:?}, found {found:?}");
+    }
+}
+
+#[test]
+fn a_bomb_is_stopped_by_what_comes_out_of_it() {
+    let home = Home::new();
+    let small = Limits { entries: 10, file_bytes: 100_000, total_bytes: 150_000, ..Limits::default() };
+    let bomb = Package::new("X").with("zeros", &vec![0; 50_000_000]).write(home.folder());
+    let check = |path| Host::check(path, &small).expect("readable").errors.join("\n");
+    assert!(fs::metadata(&bomb).expect("there").len() < 5_000_000);
+    assert!(check(&bomb).contains("unpacks to more than"), "{}", check(&bomb));
+
+    let many = (0..20).map(|index| Entry::new(format!("f{index}"), "")).chain([manifest()]).collect();
+    let path = home.folder().join("many.zip");
+    fs::write(&path, RawZip::new(many).bytes()).expect("written");
+    assert!(check(&path).contains("21 entries; at most 10"), "{}", check(&path));
+
+    // It says that it holds 1 byte, and holds more.
+    let lying = Entry { size: Some(1), local_size: Some(1), ..Entry::new("a", vec![7; 120_000]) };
+    fs::write(&path, RawZip::new(vec![manifest(), lying]).bytes()).expect("written");
+    assert!(!check(&path).is_empty());
+
+    let tiny = Limits { package_bytes: 10, ..Limits::default() };
+    let errors = Host::check(&path, &tiny).expect("readable").errors.join("\n");
+    assert!(errors.contains("at most 10 are taken"), "{errors}");
+}
+
+#[test]
+fn what_is_no_zip_at_all_is_said_to_be_none() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("x.zip");
+    for content in [&b""[..], b"PK", b"hello", &[0; 5000]] {
+        fs::write(&path, content).expect("written");
+        assert_eq!(Host::check(&path, &Limits::default()).expect("readable").errors, ["it is not a zip file"]);
+    }
+    let whole = RawZip::new(vec![manifest(), Entry::new("a", "content")]).bytes();
+    for cut in 1..whole.len() {
+        fs::write(&path, &whole[..cut]).expect("written");
+        assert!(!Host::check(&path, &Limits::default()).expect("readable").is_valid(), "cut at {cut}");
+    }
+}
+
+#[test]
+fn every_single_wrong_byte_is_refused_or_changes_nothing_that_matters() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("x.zip");
+    let whole = RawZip::new(vec![manifest(), Entry::new("a", "content")]).bytes();
+    for at in 0..whole.len() {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 0x41;
+        fs::write(&path, &bytes).expect("written");
+        // Neither a panic nor an endless loop; dates and the like may well be other ones.
+        let report = Host::check(&path, &Limits::default()).expect("readable");
+        assert!(!report.errors.is_empty());
+    }
+}
+
+#[test]
+fn a_manifest_that_is_not_in_the_root_is_told_where_it_is() {
+    let entry = Entry { name: b"my-plugin/package.json".to_vec(), ..manifest() };
+    refused(&RawZip::new(vec![entry]), "there is one at my-plugin/package.json: pack the content of its folder");
+    refused(&RawZip::new(vec![Entry::new("a", "x")]), "there is no package.json in the root of the zip");
+}
+
+#[test]
+fn modes_are_the_hosts_own() {
+    let home = Home::new();
+    let library = fs::read(crate::support::library("healthy")).expect("readable");
+    let wild = Entry { attributes: 0o107_777 << 16, ..Entry::new("libfixture.so", library) };
+    let path = home.folder().join("wild.zip");
+    fs::write(&path, RawZip::new(vec![manifest(), wild]).bytes()).expect("written");
+    home.run(&["loadplugin", path.to_str().expect("UTF-8")]).succeeded();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let library = home.content().into_iter().find(|name| name.ends_with("libfixture.so")).expect("installed");
+        let mode = |name: &str| fs::metadata(home.path().join(name)).expect("there").permissions().mode();
+        assert_eq!(mode(&library) & 0o7777, 0o644);
+        assert_eq!(mode("packages") & 0o7777, 0o700, "only its user can write where libraries are opened");
+    }
+}
