@@ -1,1 +1,47 @@
-//! x
+//! An embedder's own program as the child process.
+
+use std::process::Command;
+
+use billhook::{Host, HostError, Install, TrialError};
+
+use crate::support::{Home, Package, run};
+
+/// The example `embedder`, which cargo builds beside this binary.
+fn embedder(home: &Home, arguments: &[&str]) -> Command {
+    let library = crate::support::library("healthy");
+    let program = library.with_file_name(format!("embedder{}", std::env::consts::EXE_SUFFIX));
+    let mut command = Command::new(program);
+    command.arg(home.path()).args(arguments);
+    command
+}
+
+#[test]
+fn a_program_that_calls_run_child_process_first_is_its_own_child() {
+    let home = Home::new();
+    let package = Package::new("X").write(home.folder());
+    let run_it = run(&mut embedder(&home, &[package.to_str().expect("UTF-8")])).succeeded();
+    assert_eq!(run_it.stdout, "x 1.0\n", "it ran once as itself, and its child printed nothing");
+    let crashing = Package::new("Y").of("crash_on_load").write(home.folder());
+    let run_it = run(&mut embedder(&home, &[crashing.to_str().expect("UTF-8")]));
+    run_it.failed_with(&["the module crashed when it was loaded"]);
+}
+
+#[test]
+fn a_program_that_does_not_is_told_what_to_do_and_not_started_again() {
+    let home = Home::new();
+    let host = Host::open(home.path()).expect("opens");
+    let error = host.install(Package::new("X").write(home.folder()), &Install::default()).expect_err("no child");
+    assert!(matches!(error, HostError::Trial(TrialError::Start(_))));
+    let message = error.to_string();
+    assert!(message.contains("billhook::run_child_process()") && message.contains("child_program"), "{message}");
+    assert_eq!(host.list().expect("readable").len(), 0);
+}
+
+#[test]
+fn a_child_that_can_not_be_started_refuses_the_install() {
+    let home = Home::new();
+    let options = billhook::HostOptions::new().child_program(home.folder().join("nowhere"));
+    let host = Host::open_with(home.path(), options).expect("opens");
+    let error = host.install(Package::new("X").write(home.folder()), &Install::default()).expect_err("no child");
+    assert!(error.to_string().contains("the module can't be tried: No such file"), "{error}");
+}

@@ -97,7 +97,7 @@ struct Shared {
 
 impl Shared {
     fn refresh(&self) -> Result<(), RegistryError> {
-        self.dispatcher.refresh(&self.registry)
+        self.dispatcher.refresh()
     }
 }
 
@@ -143,16 +143,19 @@ impl Host {
         let registry = Arc::new(Registry::open(home.path())?);
         home.sweep(&registry)?;
         let settings = Arc::clone(&registry);
-        let dispatcher = Dispatcher::new(Loader {
-            packages: home.packages(),
-            settings: Box::new(move |id| match settings.settings(id) {
-                Ok(Some(settings)) => Ok(settings),
-                Ok(None) => Err("the plugin was removed".to_owned()),
-                Err(error) => Err(error.to_string()),
-            }),
-            state: Arc::new(RegistryState(Arc::clone(&registry))),
-            libraries: Default::default(),
-        });
+        let dispatcher = Dispatcher::new(
+            Arc::clone(&registry),
+            Loader {
+                packages: home.packages(),
+                settings: Box::new(move |id| match settings.settings(id) {
+                    Ok(Some(settings)) => Ok(settings),
+                    Ok(None) => Err("the plugin was removed".to_owned()),
+                    Err(error) => Err(error.to_string()),
+                }),
+                state: Arc::new(RegistryState(Arc::clone(&registry))),
+                libraries: Default::default(),
+            },
+        );
         let shared = Arc::new(Shared { home, registry, dispatcher });
         shared.refresh()?;
         let watch = Watch::start(Arc::clone(&shared));

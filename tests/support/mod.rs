@@ -1,6 +1,7 @@
 //! Packages of fixtures, homes that are thrown away, and runs of the command.
 
 mod raw_zip;
+mod terminal;
 
 use std::{
     fs,
@@ -17,6 +18,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 pub(crate) use raw_zip::{Entry, RawZip};
+pub(crate) use terminal::run_on_terminal;
 
 /// The command.
 pub(crate) const BILLHOOK: &str = env!("CARGO_BIN_EXE_billhook");

@@ -11,10 +11,11 @@ mod table;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
-use billhook_plugin_api::{Hook, abi::module::PluginInstance};
+use billhook_plugin_api::{Hook, PluginError, abi::module::PluginInstance};
 
 pub use error::HookError;
 pub use hooks::{HookAnswer, HookObjects};
+use slot::NotReady;
 pub(crate) use slot::{Loader, Slot};
 use table::Table;
 
@@ -22,6 +23,7 @@ use crate::registry::{DispatchRow, Registry, RegistryError};
 
 /// Carries calls to plugins.
 pub(crate) struct Dispatcher {
+    registry: Arc<Registry>,
     table: ArcSwap<Table>,
     loader: Arc<Loader>,
     /// Held while the table is made anew; holds what was taken out of it and may still be in use.
@@ -29,8 +31,9 @@ pub(crate) struct Dispatcher {
 }
 
 impl Dispatcher {
-    pub(crate) fn new(loader: Loader) -> Self {
+    pub(crate) fn new(registry: Arc<Registry>, loader: Loader) -> Self {
         Dispatcher {
+            registry,
             table: ArcSwap::from_pointee(Table::default()),
             loader: Arc::new(loader),
             retired: Mutex::default(),
@@ -38,11 +41,11 @@ impl Dispatcher {
     }
 
     /// Makes the table anew if the registry changed. Calls that are under way finish on what they began with.
-    pub(crate) fn refresh(&self, registry: &Registry) -> Result<(), RegistryError> {
+    pub(crate) fn refresh(&self) -> Result<(), RegistryError> {
         let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.table.load_full();
-        if registry.generation()? != old.generation {
-            let (generation, rows) = registry.dispatch_rows()?;
+        if self.registry.generation()? != old.generation {
+            let (generation, rows) = self.registry.dispatch_rows()?;
             let (new, gone) = old.with(generation, rows, &self.loader);
             self.table.store(Arc::new(new));
             retired.extend(gone);
@@ -59,13 +62,13 @@ impl Dispatcher {
         &self,
         hook: Hook,
         asset_type: &str,
-        call: impl FnOnce(&PluginInstance) -> Result<T, billhook_plugin_api::PluginError>,
+        call: impl FnOnce(&PluginInstance) -> Result<T, PluginError>,
     ) -> Result<T, HookError> {
-        let table = self.table.load();
-        match table.by_type(asset_type) {
-            Some(slot) => slot.call(hook, call),
-            None => Err(HookError::unknown_type(hook, asset_type)),
-        }
+        self.call_found(
+            hook,
+            |table| table.by_type(asset_type).ok_or_else(|| HookError::unknown_type(hook, asset_type)),
+            call,
+        )
     }
 
     /// Calls a hook of a plugin by the plugin's id, whatever the asset's type is.
@@ -73,13 +76,47 @@ impl Dispatcher {
         &self,
         hook: Hook,
         id: &str,
-        call: impl FnOnce(&PluginInstance) -> Result<T, billhook_plugin_api::PluginError>,
+        call: impl FnOnce(&PluginInstance) -> Result<T, PluginError>,
+    ) -> Result<T, HookError> {
+        self.call_found(hook, |table| table.by_id(id).ok_or_else(|| HookError::not_installed(hook, id)), call)
+    }
+
+    #[inline]
+    fn call_found<T: Default>(
+        &self,
+        hook: Hook,
+        find: impl Fn(&Table) -> Result<&Arc<Slot>, HookError>,
+        call: impl FnOnce(&PluginInstance) -> Result<T, PluginError>,
     ) -> Result<T, HookError> {
         let table = self.table.load();
-        match table.by_id(id) {
-            Some(slot) => slot.call(hook, call),
-            None => Err(HookError::not_installed(hook, id)),
+        let slot = find(&table)?;
+        match slot.plugin(hook) {
+            Ok(Some(plugin)) => slot.run(hook, plugin, call),
+            Ok(None) => Ok(T::default()),
+            Err(NotReady::Refused(error)) => Err(error),
+            Err(NotReady::NotLoaded(error)) => {
+                // The plugin may have been changed or removed since the table was made: then the answer is of its new
+                // state.
+                let table = self.table_after_refresh();
+                let now = find(&table)?;
+                if Arc::ptr_eq(now, slot) {
+                    return Err(error);
+                }
+                match now.plugin(hook) {
+                    Ok(Some(plugin)) => now.run(hook, plugin, call),
+                    Ok(None) => Ok(T::default()),
+                    Err(NotReady::Refused(error) | NotReady::NotLoaded(error)) => Err(error),
+                }
+            }
         }
+    }
+
+    #[cold]
+    fn table_after_refresh(&self) -> Arc<Table> {
+        if let Err(error) = self.refresh() {
+            tracing::warn!("the registry can't be read, plugins stay as they are: {error}");
+        }
+        self.table.load_full()
     }
 
     /// Whether the plugin of an asset type implements a hook; `None` where there is no such type.
@@ -91,7 +128,10 @@ impl Dispatcher {
     pub(crate) fn load(&self, id: &str, hook: Hook) -> Result<(), HookError> {
         let table = self.table.load_full();
         let slot = table.by_id(id).ok_or_else(|| HookError::not_installed(hook, id))?;
-        slot.load(hook).map(drop)
+        match slot.load(hook) {
+            Ok(_) => Ok(()),
+            Err(NotReady::Refused(error) | NotReady::NotLoaded(error)) => Err(error),
+        }
     }
 
     /// How many plugins have their library loaded and an instance made.

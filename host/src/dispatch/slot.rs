@@ -61,6 +61,14 @@ impl Loader {
     }
 }
 
+/// Why a plugin takes no call.
+pub(super) enum NotReady {
+    /// It is disabled, or needs settings.
+    Refused(HookError),
+    /// It can't be loaded; perhaps because it isn't what it was any more.
+    NotLoaded(HookError),
+}
+
 /// A load that failed, and when.
 struct Failure {
     at: Instant,
@@ -111,27 +119,33 @@ impl Slot {
         self.hooks & bit(hook) != 0
     }
 
-    /// Calls a hook, or answers at once for one that isn't implemented.
+    /// The plugin, ready for a call of a hook; `None` if it doesn't implement the hook.
     #[inline]
-    pub(super) fn call<T: Default>(
-        &self,
-        hook: Hook,
-        call: impl FnOnce(&PluginInstance) -> Result<T, PluginError>,
-    ) -> Result<T, HookError> {
+    pub(super) fn plugin(&self, hook: Hook) -> Result<Option<&PluginInstance>, NotReady> {
         if self.row.status != Status::Enabled {
-            return Err(self.refuse(hook));
+            return Err(NotReady::Refused(self.refuse(hook)));
         }
         if !self.implements(hook) {
-            return Ok(T::default());
+            return Ok(None);
         }
-        let instance = match self.instance.get() {
-            Some(instance) => instance,
-            None => self.load(hook)?,
-        };
-        let Some(hooks) = instance.hooks() else {
-            return Err(HookError::unavailable(hook, &self.row.id, "the plugin is being dropped".to_owned()));
-        };
-        call(hooks).map_err(|error| HookError::of_plugin(hook, &self.row.id, error))
+        match self.instance.get() {
+            Some(instance) => Ok(instance.hooks()),
+            None => self.load(hook).map(Instance::hooks),
+        }
+    }
+
+    /// Runs a call of a hook.
+    #[inline]
+    pub(super) fn run<T>(
+        &self,
+        hook: Hook,
+        plugin: &PluginInstance,
+        call: impl FnOnce(&PluginInstance) -> Result<T, PluginError>,
+    ) -> Result<T, HookError> {
+        match call(plugin) {
+            Ok(answer) => Ok(answer),
+            Err(error) => Err(HookError::of_plugin(hook, &self.row.id, error)),
+        }
     }
 
     /// Why a plugin that isn't enabled takes no calls.
@@ -147,14 +161,14 @@ impl Slot {
 
     /// Loads the library and makes the instance, unless another thread already did.
     #[cold]
-    pub(super) fn load(&self, hook: Hook) -> Result<&Instance, HookError> {
+    pub(super) fn load(&self, hook: Hook) -> Result<&Instance, NotReady> {
         let mut failure = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(instance) = self.instance.get() {
             return Ok(instance);
         }
         let id = &self.row.id;
         if let Some(failure) = failure.as_ref().filter(|failure| failure.at.elapsed() < RETRY) {
-            return Err(HookError::internal(hook, id, failure.message.clone()));
+            return Err(NotReady::NotLoaded(HookError::internal(hook, id, failure.message.clone())));
         }
         match self.loader.load(&self.row) {
             Ok(instance) => {
@@ -164,9 +178,9 @@ impl Slot {
             }
             Err(problem) => {
                 let message = format!("the plugin can't be loaded: {problem}");
-                tracing::error!(plugin = id, "{message}");
+                tracing::warn!(plugin = id, "{message}");
                 *failure = Some(Failure { at: Instant::now(), message: message.clone() });
-                Err(HookError::internal(hook, id, message))
+                Err(NotReady::NotLoaded(HookError::internal(hook, id, message)))
             }
         }
     }
