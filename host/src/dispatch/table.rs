@@ -2,6 +2,8 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use foldhash::fast::RandomState;
+
 use super::{Loader, Slot, same};
 use crate::registry::{DispatchRow, Status};
 
@@ -9,7 +11,8 @@ use crate::registry::{DispatchRow, Status};
 #[derive(Default)]
 pub(super) struct Table {
     pub(super) generation: i64,
-    by_type: HashMap<String, Arc<Slot>>,
+    // Its keys come from the operator and not from callers, so a quick hash will do.
+    by_type: HashMap<String, Arc<Slot>, RandomState>,
     by_id: HashMap<String, Entry>,
 }
 

@@ -11,7 +11,7 @@ pub(crate) mod guard;
 pub(crate) mod lend;
 pub mod module;
 pub mod record;
-pub(crate) mod reply;
+pub mod reply;
 pub mod services;
 pub mod tables;
 pub mod types;

@@ -118,6 +118,11 @@ fn text(text: &str) -> Text {
 }
 
 impl PluginInstance {
+    /// The function of `on_product_acquisition` and the instance that it takes: for benchmarks, as the floor of a call.
+    pub fn bare_acquisition(&self) -> Option<(OrderHook, Instance)> {
+        self.module.on_product_acquisition().map(|hook| (hook, self.instance))
+    }
+
     /// Ends the instance. Runs code of the plugin's.
     pub fn end(self) -> Result<(), PluginError> {
         let mut reply = Reply::default();

@@ -16,9 +16,16 @@ const LONGEST_MESSAGE: usize = 8 * 1024;
 const LARGEST_ANSWER: usize = 64 * 1024 * 1024;
 
 /// What a called side put into its reply.
+///
+/// Most hooks put nothing into it, so it is small until something is.
 #[derive(Default)]
-pub(crate) struct Reply {
-    refusal: Option<PluginError>,
+pub struct Reply {
+    refusal: Option<Box<PluginError>>,
+    answer: Option<Box<Answer>>,
+}
+
+#[derive(Default)]
+struct Answer {
     value: Option<Vec<u8>>,
     usage_specs: Vec<UsageSpec>,
     usage_records: Vec<UsageRecord>,
@@ -28,44 +35,46 @@ pub(crate) struct Reply {
 
 impl Reply {
     /// The handle to pass to the call that fills this reply; valid while `self` is neither moved nor read.
-    pub(crate) fn handle(&mut self) -> ReplyHandle {
+    pub fn handle(&mut self) -> ReplyHandle {
         ReplyHandle { object: std::ptr::from_mut(self).cast_const().cast(), table: table() }
     }
 
     /// What the call came to, by the status that it returned.
-    pub(crate) fn finish(mut self, status: u32) -> Result<Reply, PluginError> {
+    pub fn finish(mut self, status: u32) -> Result<Reply, PluginError> {
         match self.refusal.take() {
-            Some(refusal) => Err(refusal),
+            Some(refusal) => Err(*refusal),
             None if status == 0 => Ok(self),
             None => Err(PluginError::internal(format!("it failed with status {status} and without a message"))),
         }
     }
 
     pub(crate) fn into_value(self) -> Option<Vec<u8>> {
-        self.value
+        self.answer?.value
     }
 
     pub(crate) fn into_usage_specs(self) -> Vec<UsageSpec> {
-        self.usage_specs
+        self.answer.map(|answer| answer.usage_specs).unwrap_or_default()
     }
 
     pub(crate) fn into_pending_accounting(self) -> crate::data::PendingAccounting {
-        crate::data::PendingAccounting { records: self.usage_records, last_usage: self.last_usage }
+        let Answer { usage_records: records, last_usage, .. } = self.answer.map(|answer| *answer).unwrap_or_default();
+        crate::data::PendingAccounting { records, last_usage }
     }
 
     /// Takes an answer of `size` bytes, or turns the whole reply into a refusal.
-    fn accept(&mut self, size: usize, put: impl FnOnce(&mut Self) -> Result<(), String>) {
+    fn accept(&mut self, size: usize, put: impl FnOnce(&mut Answer) -> Result<(), String>) {
         if self.refusal.is_some() {
             return;
         }
-        self.size = self.size.saturating_add(size);
-        let put = if self.size > LARGEST_ANSWER {
+        let answer = self.answer.get_or_insert_default();
+        answer.size = answer.size.saturating_add(size);
+        let put = if answer.size > LARGEST_ANSWER {
             Err(format!("its answer is larger than {} MiB", LARGEST_ANSWER / 1024 / 1024))
         } else {
-            put(self)
+            put(answer)
         };
         if let Err(problem) = put {
-            self.refusal = Some(PluginError::internal(problem));
+            self.refusal = Some(Box::new(PluginError::internal(problem)));
         }
     }
 }
@@ -120,14 +129,14 @@ unsafe extern "C" fn refuse(reply: Object, kind: u32, message: Text, retry_after
     if retry_after != u64::MAX {
         error = error.with_retry_after(Duration::from_millis(retry_after));
     }
-    reply.refusal = Some(error);
+    reply.refusal = Some(Box::new(error));
 }
 
 unsafe extern "C" fn value(reply: Object, text: Text) {
     // SAFETY: as in `refuse`.
     let (reply, bytes) = unsafe { (with(reply), text.bytes().unwrap_or_default()) };
-    reply.accept(bytes.len(), |reply| {
-        reply.value = Some(bytes.to_vec());
+    reply.accept(bytes.len(), |answer| {
+        answer.value = Some(bytes.to_vec());
         Ok(())
     });
 }
@@ -137,8 +146,8 @@ unsafe extern "C" fn usage_spec(reply: Object, name: Text, description: Text) {
     let (reply, name, description) =
         unsafe { (with(reply), utf8(name, "unit name"), utf8(description, "unit description")) };
     let size = name.as_ref().map_or(0, |text| text.len()) + description.as_ref().map_or(0, |text| text.len());
-    reply.accept(size + size_of::<UsageSpec>(), |reply| {
-        reply.usage_specs.push(UsageSpec::new(name?, description?));
+    reply.accept(size + size_of::<UsageSpec>(), |answer| {
+        answer.usage_specs.push(UsageSpec::new(name?, description?));
         Ok(())
     });
 }
@@ -150,7 +159,7 @@ unsafe extern "C" fn usage_record(reply: Object, date: Text, unit: Text, amount:
     };
     let size =
         [&date, &unit, &amount].into_iter().flatten().map(|text| text.len()).sum::<usize>() + id.map_or(0, <[u8]>::len);
-    reply.accept(size + size_of::<UsageRecord>(), |reply| {
+    reply.accept(size + size_of::<UsageRecord>(), |answer| {
         let date =
             Timestamp::new(date?.to_owned()).map_err(|error| format!("its usage record's date is wrong: {error}"))?;
         let amount =
@@ -159,7 +168,7 @@ unsafe extern "C" fn usage_record(reply: Object, date: Text, unit: Text, amount:
         record.id = id
             .map(|id| String::from_utf8(id.to_vec()).map_err(|_| "it answered a usage record id that is not UTF-8"))
             .transpose()?;
-        reply.usage_records.push(record);
+        answer.usage_records.push(record);
         Ok(())
     });
 }
@@ -167,10 +176,10 @@ unsafe extern "C" fn usage_record(reply: Object, date: Text, unit: Text, amount:
 unsafe extern "C" fn last_usage(reply: Object, date: Text) {
     // SAFETY: as in `refuse`.
     let (reply, date) = unsafe { (with(reply), utf8(date, "time of the last usage")) };
-    reply.accept(date.as_ref().map_or(0, |text| text.len()), |reply| {
+    reply.accept(date.as_ref().map_or(0, |text| text.len()), |answer| {
         let date = Timestamp::new(date?.to_owned())
             .map_err(|error| format!("its time of the last usage is wrong: {error}"))?;
-        reply.last_usage = Some(date);
+        answer.last_usage = Some(date);
         Ok(())
     });
 }
@@ -221,7 +230,7 @@ mod tests {
             // SAFETY: the handle is the reply's own.
             unsafe { (handle.table.usage_spec().0)(handle.object, Text::new(&megabyte), Text::new(b"")) };
         }
-        assert!(reply.usage_specs.len() < 64);
+        assert!(reply.answer.as_ref().is_some_and(|answer| answer.usage_specs.len() < 64));
         assert!(reply.finish(0).err().expect("it was refused").message().contains("larger than 64 MiB"));
     }
 

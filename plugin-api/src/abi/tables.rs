@@ -187,7 +187,8 @@ unsafe extern "C" fn product_contract(order: Object, id: Text) -> ContractHandle
 /// replaced is kept until the call is over.
 pub struct LentAsset<'a> {
     asset: &'a Asset,
-    changes: UnsafeCell<Changes>,
+    /// Most calls change nothing, so there is none until something is.
+    changes: UnsafeCell<Option<Box<Changes>>>,
 }
 
 #[derive(Default)]
@@ -216,7 +217,7 @@ impl<'a> LentAsset<'a> {
 
     /// What the call changed.
     pub fn into_changes(self) -> AssetChanges {
-        let changes = self.changes.into_inner();
+        let Some(changes) = self.changes.into_inner() else { return AssetChanges::default() };
         AssetChanges {
             meta_info: changes.meta_info.map(Json::from_checked_string),
             content_type: changes.content_type,
@@ -224,10 +225,10 @@ impl<'a> LentAsset<'a> {
         }
     }
 
-    fn changes(&self) -> &Changes {
+    fn changes(&self) -> Option<&Changes> {
         // SAFETY: the call runs on one thread, and nothing keeps a reference to the set beyond the function that
         // took it. What points into the texts stays valid: a replaced text is moved, not freed.
-        unsafe { &*self.changes.get() }
+        unsafe { (*self.changes.get()).as_deref() }
     }
 }
 
@@ -242,6 +243,7 @@ unsafe fn set(lent: Object, text: Text, json: bool, field: fn(&mut Changes) -> &
     if json && Json::new(text).is_err() {
         return 1;
     }
+    let changes = changes.get_or_insert_default();
     let grown = changes.size.saturating_add(text.len());
     if grown > LARGEST_CHANGES {
         return 2;
@@ -281,16 +283,16 @@ table!(LENT_ASSET: AssetTable = AssetTable {
     version: get_option!(Lent, |lent| lent.asset.version.as_deref()),
     provider: GetUser(get!(Lent, UserHandle, |lent| (&lent.asset.provider).into())),
     content_type: get_option!(Lent, |lent| {
-        lent.changes().content_type.as_deref().or(lent.asset.content_type.as_deref())
+        lent.changes().and_then(|changes| changes.content_type.as_deref()).or(lent.asset.content_type.as_deref())
     }),
     download_link: get_option!(Lent, |lent| {
-        lent.changes().download_link.as_deref().or(lent.asset.download_link.as_deref())
+        lent.changes().and_then(|changes| changes.download_link.as_deref()).or(lent.asset.download_link.as_deref())
     }),
     resource_path: get_option!(Lent, |lent| lent.asset.resource_path.as_deref()),
     resource_type: get_text!(Lent, |lent| &lent.asset.resource_type),
     is_public: GetFlag(get!(Lent, u8, |lent| lent.asset.is_public.into())),
     meta_info: get_text!(Lent, |lent| {
-        lent.changes().meta_info.as_deref().unwrap_or(lent.asset.meta_info.as_str())
+        lent.changes().and_then(|changes| changes.meta_info.as_deref()).unwrap_or(lent.asset.meta_info.as_str())
     }),
     url: get_option!(Lent, |lent| lent.asset.url.as_deref()),
     uri: get_option!(Lent, |lent| lent.asset.uri.as_deref()),
