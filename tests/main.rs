@@ -3,6 +3,8 @@
 /// Nothing of the host: packages, homes, and runs of the command.
 mod support;
 
+/// From `newplugin` to `callplugin`, as an author goes.
+mod authoring;
 /// What happens to an install that is killed at any step.
 mod crash;
 /// Calls: which plugin they reach, in parallel, while plugins are changed.

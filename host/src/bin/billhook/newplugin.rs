@@ -1,9 +1,9 @@
 //! `billhook newplugin NAME`
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Command, ExitStatus, Stdio},
 };
 
 use anyhow::{Context, bail};
@@ -68,6 +68,8 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> anyhow::Result<()> 
         let written = fs::create_dir_all(path.parent().unwrap_or(&folder)).and_then(|()| fs::write(&path, text));
         written.with_context(|| format!("{} can't be written", path.display()))?;
     }
+    // The length of the name decides where lines break. Without rustfmt they break where they may.
+    let _ = cargo(&folder, "fmt");
     output.answer(&Made { id: id.clone(), folder: folder.clone() }, |made| {
         let folder = made.folder.display();
         format!("{folder} is a new plugin; go on with:\n  cd {folder}\n  cargo test\n  billhook packplugin")
@@ -101,14 +103,17 @@ fn capitalised(word: &str) -> String {
 
 /// Whether cargo can resolve what the new crate depends on.
 fn is_released(folder: &Path) -> bool {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let resolved = Command::new(cargo)
-        .args(["generate-lockfile", "--quiet", "--manifest-path"])
+    // Without cargo there is nothing to say about it.
+    cargo(folder, "generate-lockfile").map_or(true, |status| status.success())
+}
+
+/// Runs cargo on the new crate, in silence.
+fn cargo(folder: &Path, verb: &str) -> io::Result<ExitStatus> {
+    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .args([verb, "--quiet", "--manifest-path"])
         .arg(folder.join("Cargo.toml"))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
-        .status();
-    // Without cargo there is nothing to say about it.
-    resolved.map_or(true, |status| status.success())
+        .status()
 }

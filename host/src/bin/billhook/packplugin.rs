@@ -124,7 +124,7 @@ impl Cargo {
         }
         let manifest = manifest.canonicalize()?;
         let asked = Command::new(&program)
-            .args(["metadata", "--no-deps", "--format-version", "1", "--manifest-path"])
+            .args(["metadata", "--format-version", "1", "--manifest-path"])
             .arg(&manifest)
             .stderr(Stdio::inherit())
             .output()
@@ -187,16 +187,28 @@ impl Cargo {
         Ok(library)
     }
 
-    /// Compiler flags, as TOML, that replace this machine's paths.
+    /// Compiler flags, as TOML, that replace this machine's paths in the library.
+    ///
+    /// Cargo names the crates of a workspace by relative paths; what is left are the registry's crates and those that
+    /// the plugin names by a path elsewhere. The plugin's own folder is not in the flags, so that plugins in different
+    /// folders share what cargo built of their dependencies.
     fn remapped_paths(&self) -> Value {
-        let home =
-            std::env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| Some(std::env::home_dir()?.join(".cargo")));
-        let workspace = self.metadata["workspace_root"].as_str().map(PathBuf::from);
-        let crate_folder = self.manifest.parent().map(Path::to_owned);
+        let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+        let home = home.or_else(|| Some(std::env::home_dir()?.join(".cargo")));
         let mut remapped = Vec::new();
-        for (path, name) in [(workspace, "/workspace"), (crate_folder, "/plugin"), (home, "/cargo")] {
-            if let Some(path) = path.as_deref().and_then(Path::to_str) {
-                remapped.push(Value::from(format!("--remap-path-prefix={path}={name}")));
+        let mut remap = |path: &Path, name: &str| {
+            remapped.extend(path.to_str().map(|path| Value::from(format!("--remap-path-prefix={path}={name}"))));
+        };
+        if let Some(home) = &home {
+            remap(home, "/cargo");
+        }
+        let workspace = self.metadata["workspace_root"].as_str().map(Path::new);
+        for package in self.metadata["packages"].as_array().into_iter().flatten() {
+            let folder = package["manifest_path"].as_str().map(Path::new).and_then(Path::parent);
+            if let (Some(folder), Some(name), true) = (folder, package["name"].as_str(), package["source"].is_null())
+                && workspace.is_none_or(|workspace| !folder.starts_with(workspace))
+            {
+                remap(folder, &format!("/{name}"));
             }
         }
         Value::from(remapped)
