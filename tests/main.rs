@@ -11,6 +11,8 @@ mod crash;
 mod dispatch;
 /// An embedder's own program as the child process.
 mod embedding;
+/// Plugins and hosts of different versions of the API.
+mod growth;
 /// Installing, upgrading, downgrading and removing by the rules.
 mod lifecycle;
 /// Zips that two readers could read differently, or that do harm.
