@@ -9,6 +9,8 @@ mod authoring;
 mod crash;
 /// Calls: which plugin they reach, in parallel, while plugins are changed.
 mod dispatch;
+/// The commands in the documents.
+mod docs;
 /// An embedder's own program as the child process.
 mod embedding;
 /// Plugins and hosts of different versions of the API.

@@ -80,3 +80,8 @@ pub use data::{PendingAccounting, UsageRecord, UsageSpec};
 /// It writes the entry that a host looks for and a record, readable without running the library, of the hooks that the
 /// `impl` really has. A library exports each trait once.
 pub use billhook_plugin_api_macros::export;
+
+/// Runs the examples of the plugin guide as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/plugin-guide.md")]
+pub struct PluginGuide;

@@ -1,0 +1,79 @@
+//! The commands in the documents work, in the order in which they stand.
+
+use std::{fs, path::Path, process::Command};
+
+use crate::{
+    authoring::{authors_target, source},
+    support::{BILLHOOK, Home, Package, run},
+};
+
+/// The commands in the `sh` blocks of a document.
+fn commands(document: &str) -> String {
+    let text = fs::read_to_string(source().join(document)).expect("there");
+    let mut commands = String::from("set -eu\n");
+    let mut inside = false;
+    for line in text.lines() {
+        match line {
+            "```sh" => inside = true,
+            "```" => inside = false,
+            line if inside => commands += &format!("{line}\n"),
+            _ => {}
+        }
+    }
+    assert!(commands.contains("billhook "), "{document} has commands");
+    commands
+}
+
+/// Runs the commands of a document beside a checkout of billhook.
+fn run_all(document: &str, home: &Home) {
+    let folder = home.folder().join("work");
+    fs::create_dir_all(&folder).expect("made");
+    std::os::unix::fs::symlink(source(), home.folder().join("billhook")).expect("linked");
+    let programs = Path::new(BILLHOOK).parent().expect("it is in a folder").to_str().expect("UTF-8").to_owned();
+    let path = std::env::var("PATH").unwrap_or_default();
+    let mut shell = Command::new("bash");
+    shell.arg("-c").arg(commands(document)).current_dir(folder).env("PATH", format!("{programs}:{path}"));
+    shell.env("BILLHOOK_HOME", home.path()).env("CARGO_TARGET_DIR", authors_target());
+    run(&mut shell).succeeded();
+}
+
+#[test]
+fn the_operator_guide_works() {
+    let home = Home::new();
+    fs::create_dir(home.folder().join("work")).expect("made");
+    for version in ["1.0", "1.1"] {
+        let package = Package::new("Test Resource").version(version).write(home.folder());
+        fs::rename(package, home.folder().join(format!("work/test-resource-{version}.zip"))).expect("moved");
+    }
+    run_all("docs/operator-guide.md", &home);
+}
+
+#[test]
+fn the_plugin_guide_works() {
+    run_all("docs/plugin-guide.md", &Home::new());
+}
+
+#[test]
+fn the_readme_has_the_two_commands_that_are_run_elsewhere() {
+    let readme = fs::read_to_string(source().join("README.md")).expect("there");
+    let commands: Vec<&str> = readme.lines().filter_map(|line| line.strip_prefix("    cargo ")).collect();
+    // The first is run by `authoring`, the second is what runs this.
+    assert_eq!(commands, ["run --release -- quickstart", "test --workspace"]);
+}
+
+#[test]
+fn links_in_the_documents_lead_somewhere() {
+    let mut documents = vec!["README.md".to_owned(), "CHANGELOG.md".to_owned()];
+    for entry in fs::read_dir(source().join("docs")).expect("there") {
+        documents.push(format!("docs/{}", entry.expect("readable").file_name().to_str().expect("UTF-8")));
+    }
+    for document in documents {
+        let path = source().join(&document);
+        let text = fs::read_to_string(&path).expect("there");
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if !link.starts_with("http") && !link.starts_with('#') {
+                assert!(path.parent().expect("in a folder").join(link).exists(), "{document}: {link}");
+            }
+        }
+    }
+}
