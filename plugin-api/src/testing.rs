@@ -1,6 +1,6 @@
 //! Unit tests of hooks without a host.
 //!
-//! Build the objects from [`data`](crate::data), lend them to the hook, and look at what it answered and changed. The
+//! Build the objects from [`data`], lend them to the hook, and look at what it answered and changed. The
 //! services are fakes in memory: what a plugin logged and kept can be read back.
 //!
 //! ```

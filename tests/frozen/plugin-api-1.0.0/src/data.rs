@@ -1,7 +1,7 @@
 //! The objects as a backend fills them: plain owned data, and the one documented JSON form.
 //!
 //! A backend builds these and lends them to the host; `billhook callplugin`, workers and HTTP read and write
-//! their JSON form. Plugins see them through the views in [`crate::objects`] and never copy them.
+//! their JSON form. Plugins see them through views such as [`Asset`](crate::Asset) and never copy them.
 //!
 //! In JSON, every field has the name it has here. Absent optional fields may be left out; unknown fields are refused,
 //! because a misspelt one would silently be lost: what else a backend shares goes into `extra`.

@@ -1,7 +1,7 @@
 //! The stable ABI between a host and a plugin. Not part of the API for plugin authors.
 //!
 //! This folder is the only place of the crate with unsafe code, and the only one that names abi_stable.
-//! [`types`] are the shapes; [`glue`] and [`views`] are the plugin's side, [`module`] and [`tables`] the host's;
+//! [`types`] are the shapes; [`glue`] and `views` are the plugin's side, [`module`] and [`tables`] the host's;
 //! [`reply`] and [`services`] have both. No type of the Rust ABI crosses, nothing that one side allocates is freed by
 //! the other, and no panic unwinds from one to the other.
 #![allow(non_local_definitions, reason = "abi_stable's derives expand to impls that current compilers place elsewhere")]
