@@ -132,15 +132,51 @@ fn two_hundred_changes_killed_at_random_moments_need_no_repair() {
     });
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_child_in_which_a_package_is_tried_ends_with_its_host() {
+    let home = home();
+    let package = Package::new("X").of("hang_in_construction").write(home.folder());
+    let mut host = quiet(home.command(&["loadplugin", package.to_str().expect("UTF-8")])).spawn().expect("it starts");
+    let parent = host.id().to_string();
+    // The fourth field of `stat`, behind the name in brackets, is the parent.
+    let children = || -> Vec<String> {
+        let all =
+            std::fs::read_dir("/proc").expect("Linux").filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        all.filter(|pid| {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1)) == Some(&parent)
+        })
+        .collect()
+    };
+    let mut child = Vec::new();
+    crate::support::wait_for("the child", || {
+        child = children();
+        !child.is_empty()
+    });
+    host.kill().expect("killed");
+    host.wait().expect("it ends");
+    let state = |pid: &String| std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // Gone, or a zombie that nobody has waited for yet.
+    crate::support::wait_for("the child's end", || {
+        child.iter().all(|pid| state(pid).is_empty() || state(pid).contains(") Z "))
+    });
+    assert_eq!(check_whole(&home, "killed while a package is tried"), [""; 0]);
+}
+
 #[test]
 fn hosts_in_several_processes_change_one_home_in_turn() {
     let home = home();
     let package = Package::new("X").write(home.folder());
     let package = package.to_str().expect("UTF-8");
-    let started: Vec<_> =
-        (0..4).map(|_| quiet(home.command(&["loadplugin", package])).spawn().expect("it starts")).collect();
-    let succeeded =
-        started.into_iter().map(|mut child| child.wait().expect("it ends")).filter(|it| it.success()).count();
+    let runs: Vec<_> = thread::scope(|scope| {
+        let started: Vec<_> = (0..8).map(|_| scope.spawn(|| home.run(&["loadplugin", package]))).collect();
+        started.into_iter().map(|run| run.join().expect("no panic")).collect()
+    });
+    let succeeded = runs.iter().filter(|run| run.code == Some(0)).count();
+    for run in runs.into_iter().filter(|run| run.code != Some(0)) {
+        run.failed_with(&["version 1.0 of x is already installed"]);
+    }
     assert_eq!(succeeded, 1, "one installs it, the others find it installed");
     assert_eq!(check_whole(&home, "several processes"), ["1.0"]);
 }

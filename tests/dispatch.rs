@@ -181,3 +181,34 @@ fn every_call_is_answered_while_plugins_are_installed_changed_and_removed() {
     });
     assert!(calls.load(Ordering::Relaxed) > 100);
 }
+
+#[test]
+fn plugins_do_not_see_each_others_symbols() {
+    let home = Home::new();
+    for (name, fixture) in [("One", "symbol_one"), ("Two", "symbol_two")] {
+        home.load(&Package::new(name).of(fixture)).succeeded();
+    }
+    let host = home.host();
+    assert_eq!(acquired(&host, "One").expect("it works"), "\"one\"");
+    assert_eq!(acquired(&host, "Two").expect("it works"), "\"two\"");
+}
+
+#[test]
+fn a_plugin_that_hangs_on_new_settings_holds_up_nothing_else() {
+    let home = Home::new();
+    let options = crate::support::options().trial_limit(Duration::from_secs(2));
+    let host = Host::open_with(home.path(), options).expect("opens");
+    let install = |package: Package| host.install(package.write(home.folder()), &Install::default());
+    install(Package::new("Hangs").of("hang_with_settings")).expect("installed");
+    install(Package::new("Healthy")).expect("installed");
+    assert_eq!(acquired(&host, "Hangs").expect("it works"), "\"still here\"");
+
+    host.set_settings("hangs", "{\"hang\": true}").expect("the trial found nothing wrong");
+    assert_eq!(acquired(&host, "Hangs").expect("the old instance serves"), "\"still here\"");
+    install(Package::new("Healthy").version("2")).expect("other plugins can be upgraded");
+    assert_eq!(acquired(&host, "Healthy").expect("and called"), "\"healthy\"");
+    host.set_enabled("hangs", false).expect("and this one switched off");
+    assert!(acquired(&host, "Hangs").is_err());
+    home.run(&["removeplugin", "healthy"]).succeeded();
+    wait_for("the removal to be noticed", || acquired(&host, "Healthy").is_err());
+}

@@ -236,3 +236,87 @@ fn a_library_that_was_changed_on_disk_is_not_loaded() {
     let error = acquire(&home.host(), &asset("X")).expect_err("it was changed");
     assert!(error.message().contains("was changed on disk"), "{error}");
 }
+
+#[test]
+fn a_version_that_never_worked_can_be_upgraded_to_another_that_needs_settings() {
+    let home = Home::new();
+    home.load(&Package::new("X").of("refuse_settings")).succeeded();
+    let run = home.load(&Package::new("X").of("refuse_settings").version("2")).succeeded();
+    assert!(run.stderr.contains("it needs settings"), "{}", run.stderr);
+    assert_eq!(versions(&home, "x"), ["1.0", "2"]);
+}
+
+#[test]
+fn settings_that_could_not_be_read_again_are_not_taken() {
+    let home = Home::new();
+    home.load(&Package::new("X")).succeeded();
+    let host = home.host();
+    for wrong in
+        ["{\"limit\": 1e999}".to_owned(), "[".repeat(200) + &"]".repeat(200), format!("\"{}\"", "x".repeat(2_000_000))]
+    {
+        host.set_settings("x", &wrong).expect_err("refused");
+        host.show("x").expect("readable as before");
+    }
+    let file = home.file("broken.json", "{");
+    home.run(&["setplugin", "x", "--settings", &file]).failed_with(&["broken.json is refused", "not JSON"]);
+}
+
+#[test]
+fn a_folder_that_holds_something_else_is_no_home_and_nothing_of_it_is_touched() {
+    let home = Home::new();
+    let project = home.folder().join("project");
+    for folder in ["packages/my-lib", "staging"] {
+        fs::create_dir_all(project.join(folder)).expect("made");
+    }
+    for file in ["packages/my-lib/index.js", "staging/notes.txt", "package.json"] {
+        fs::write(project.join(file), "mine").expect("written");
+    }
+    let name = project.to_str().expect("UTF-8");
+    for arguments in [&["listplugins"][..], &["loadplugin", "x.zip"], &["removeplugin", "x"]] {
+        let run = home.run(&[&["--home", name], arguments].concat());
+        run.failed_with(&["it is no home: it holds \"package.json\"", "hint: --home DIR"]);
+    }
+    assert!(project.join("packages/my-lib/index.js").exists() && project.join("staging/notes.txt").exists());
+    assert!(!project.join("registry.db").exists());
+}
+
+#[test]
+fn a_lost_registry_takes_no_package_with_it() {
+    let home = Home::new();
+    home.load(&Package::new("X")).succeeded();
+    fs::create_dir(home.path().join("packages/not-a-digest")).expect("made");
+    fs::create_dir(home.path().join("staging/somebodys")).expect("made");
+    for file in ["registry.db", "registry.db-wal", "registry.db-shm"] {
+        let _ = fs::remove_file(home.path().join(file));
+    }
+    let before = packages(&home);
+    assert_eq!(home.run(&["listplugins"]).succeeded().stdout, "");
+    assert_eq!(packages(&home), before, "they may be all that is left");
+    home.run(&["listplugins"]).succeeded();
+    assert!(home.path().join("packages/not-a-digest").exists() && home.path().join("staging/somebodys").exists());
+}
+
+#[test]
+fn only_installing_makes_a_home() {
+    let home = Home::new();
+    let run = home.run(&["listplugins"]).succeeded();
+    assert!(run.stderr.contains("there is no home at"), "{}", run.stderr);
+    home.run(&["showplugin", "x"]).failed_with(&["there is no home at", "loadplugin makes one"]);
+    assert!(!home.path().exists());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_home_is_its_users_own() {
+    use std::os::unix::fs::PermissionsExt;
+    let home = Home::new();
+    fs::create_dir(home.path()).expect("made");
+    fs::set_permissions(home.path(), fs::Permissions::from_mode(0o755)).expect("set");
+    home.load(&Package::new("X")).succeeded();
+    for file in ["registry.db", "lock"] {
+        let mode = fs::metadata(home.path().join(file)).expect("there").permissions().mode();
+        assert_eq!(mode & 0o077, 0, "settings and state may be secrets: {file}");
+    }
+    fs::set_permissions(home.path(), fs::Permissions::from_mode(0o777)).expect("set");
+    home.run(&["listplugins"]).failed_with(&["others than its user can write to it", "chmod go-w"]);
+}

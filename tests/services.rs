@@ -124,3 +124,11 @@ fn what_a_plugin_logs_carries_its_id_and_is_clean() {
     let quiet = home.run(&["callplugin", "keeper", "on_product_acquisition", "--objects", &objects]).succeeded();
     assert_eq!(quiet.stderr, "");
 }
+
+#[test]
+fn a_plugin_finds_the_files_that_were_packed_with_it() {
+    let home = Home::new();
+    let package = Package::new("X").of("package_folder").with("data/greeting.txt", b"hello");
+    home.load(&package).succeeded();
+    assert_eq!(crate::support::acquired(&home.host(), "X").expect("it works"), "\"hello\"");
+}

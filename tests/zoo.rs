@@ -33,6 +33,11 @@ fn what_is_wrong_with_the_file_is_refused_without_running_it() {
     refused(zoo("healthy").patched(|library| library[18] = 0xb7), &["it was built for Aarch64", "this machine is"]);
     refused(zoo("healthy").patched(|library| *library = b"I am a text".to_vec()), &["it is not a library"]);
     refused(zoo("healthy").patched(|library| library.truncate(4096)), &["libfixture.so"]);
+    // The name of a needed library becomes a path of the same length.
+    refused(
+        zoo("healthy").patched(|library| replace(library, b"libgcc_s.so.1", b"./gcc_s.so.1/")),
+        &["it needs the library \"./gcc_s.so.1/\" by its path"],
+    );
     refused(zoo("no_plugin"), &["it exports no billhook plugin", "#[billhook_plugin_api::export]"]);
     refused(zoo("no_entry"), &["it lacks the entry symbol billhook_plugin_1"]);
     refused(zoo("healthy").field("module", json!("plugin.TestPlugin")), &["names the Python class", "plugin guide"]);

@@ -43,5 +43,5 @@ pub(crate) fn pending(log: &Path, contract: &Contract, order: &Order) -> Result<
     found.sort_by_key(|(moment, _)| *moment);
     let last_usage = found.last().map(|(_, line)| line.date.clone());
     let record = |line: Line| UsageRecord::new(line.date, API_CALL, Decimal::from(line.calls)).with_id(line.id);
-    Ok(PendingAccounting { records: found.into_iter().map(|(_, line)| record(line)).collect(), last_usage })
+    Ok(PendingAccounting::new(found.into_iter().map(|(_, line)| record(line)).collect(), last_usage))
 }

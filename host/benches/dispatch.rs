@@ -56,6 +56,9 @@ impl HostServices for NoServices {
     fn settings(&self) -> &str {
         "{}"
     }
+    fn package_folder(&self) -> &str {
+        "/"
+    }
     fn log(&self, _level: u32, _message: &str) {}
     fn state_get(&self, _key: &str) -> Result<Option<Vec<u8>>, PluginError> {
         Ok(None)
@@ -100,7 +103,6 @@ fn main() {
     let package = support::package("reader", "Reader", 0, folder.path());
     let host = Host::open_with(folder.path().join("home"), HostOptions::new()).expect("opens");
     host.install(&package, &Install::default()).expect("installed");
-    // The plugin is one of many, as in a real home.
     let module = host.show("reader").expect("installed").module.path;
     let digest = host.show("reader").expect("installed").history[0].digest.clone();
     let path = folder.path().join("home/packages").join(digest).join(module);

@@ -141,7 +141,10 @@ impl Host {
     pub fn open_with(home: impl AsRef<Path>, options: HostOptions) -> Result<Self, HostError> {
         let home = Home::open(home.as_ref())?;
         let registry = Arc::new(Registry::open(home.path())?);
-        home.sweep(&registry)?;
+        // A registry that was made just now knows of no package: if there are any, it took the place of a lost one.
+        if !registry.is_new() {
+            home.sweep(&registry)?;
+        }
         let settings = Arc::clone(&registry);
         let dispatcher = Dispatcher::new(
             Arc::clone(&registry),
@@ -185,11 +188,6 @@ impl Host {
     /// Looks at once for what other processes changed, without waiting for the host's own thread to notice.
     pub fn refresh(&self) -> Result<(), HostError> {
         Ok(self.shared.refresh()?)
-    }
-
-    /// Loads a plugin now, so that its first call need not.
-    pub fn load(&self, id: &str) -> Result<(), HookError> {
-        self.shared.dispatcher.load(id, Hook::GetUsageSpecs)
     }
 
     /// How many plugins are loaded into this process.

@@ -70,8 +70,24 @@ fn parse_date(text: &str) -> Result<OffsetDateTime, ValueError> {
 impl From<SystemTime> for Timestamp<'static> {
     /// Years outside 0 to 9999 have no RFC 3339 form; they become the nearest that has one.
     fn from(time: SystemTime) -> Self {
-        let text = OffsetDateTime::from(time).format(&Rfc3339);
-        Timestamp(text.map_or(Cow::Borrowed("9999-12-31T23:59:59Z"), Cow::Owned))
+        // Seconds from 1970 to the first and from 1970 to the last moment that can be written.
+        const FIRST: u64 = 62_167_219_200;
+        const LAST: u64 = 253_402_300_799;
+        match time.duration_since(SystemTime::UNIX_EPOCH) {
+            Ok(after) if after.as_secs() > LAST => return Timestamp(Cow::Borrowed("9999-12-31T23:59:59Z")),
+            Err(before) if before.duration().as_secs() >= FIRST => {
+                return Timestamp(Cow::Borrowed("0000-01-01T00:00:00Z"));
+            }
+            _ => {}
+        }
+        Timestamp(OffsetDateTime::from(time).format(&Rfc3339).map_or_else(|_| Timestamp::default().0, Cow::Owned))
+    }
+}
+
+impl Default for Timestamp<'_> {
+    /// 1970-01-01T00:00:00Z.
+    fn default() -> Self {
+        Timestamp(Cow::Borrowed("1970-01-01T00:00:00Z"))
     }
 }
 
@@ -212,5 +228,14 @@ mod tests {
         let moment = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_700_000_000);
         assert_eq!(Timestamp::from(moment).as_str(), "2023-11-14T22:13:20Z");
         assert_eq!(Timestamp::from(moment).unix_seconds(), Ok(1_700_000_000));
+        let seconds = std::time::Duration::from_secs;
+        for (moment, expected) in [
+            (SystemTime::UNIX_EPOCH + seconds(253_402_300_799), "9999-12-31T23:59:59Z"),
+            (SystemTime::UNIX_EPOCH + seconds(999_999_999_999_999), "9999-12-31T23:59:59Z"),
+            (SystemTime::UNIX_EPOCH - seconds(62_167_219_200), "0000-01-01T00:00:00Z"),
+            (SystemTime::UNIX_EPOCH - seconds(999_999_999_999_999), "0000-01-01T00:00:00Z"),
+        ] {
+            assert_eq!(Timestamp::from(moment).as_str(), expected);
+        }
     }
 }

@@ -16,9 +16,18 @@ pub(crate) struct Entry {
     pub(crate) gap: Vec<u8>,
     /// The offset of the local header, in place of the real one.
     pub(crate) offset: Option<u32>,
+    /// The checksum, in place of that of the data.
+    pub(crate) crc: Option<u32>,
+    /// The flags of the local header, in place of the central ones.
+    pub(crate) local_flags: Option<u16>,
 }
 
 impl Entry {
+    /// The checksum of the data.
+    pub(crate) fn crc32(&self) -> u32 {
+        crc32(&self.data)
+    }
+
     pub(crate) fn new(name: impl Into<Vec<u8>>, data: impl Into<Vec<u8>>) -> Self {
         Entry {
             name: name.into(),
@@ -32,6 +41,8 @@ impl Entry {
             extra: Vec::new(),
             gap: Vec::new(),
             offset: None,
+            crc: None,
+            local_flags: None,
         }
     }
 }
@@ -57,11 +68,11 @@ impl RawZip {
         let mut directory = Vec::new();
         for entry in &self.entries {
             let offset = entry.offset.unwrap_or(zip.len() as u32);
-            let (crc, stored) = (crc32(&entry.data), entry.data.len() as u32);
+            let (crc, stored) = (entry.crc.unwrap_or(entry.crc32()), entry.data.len() as u32);
             let size = entry.size.unwrap_or(stored);
             let local_name = entry.local_name.as_ref().unwrap_or(&entry.name);
             zip.extend(0x0403_4b50_u32.to_le_bytes());
-            fields(&mut zip, &[20, entry.flags, entry.method, 0, 0x21]);
+            fields(&mut zip, &[20, entry.local_flags.unwrap_or(entry.flags), entry.method, 0, 0x21]);
             for field in [crc, stored, entry.local_size.unwrap_or(size)] {
                 zip.extend(field.to_le_bytes());
             }

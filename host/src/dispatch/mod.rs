@@ -8,7 +8,11 @@ mod hooks;
 mod slot;
 mod table;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
 
 use arc_swap::ArcSwap;
 use billhook_plugin_api::{Hook, PluginError, abi::module::PluginInstance};
@@ -22,38 +26,67 @@ use table::Table;
 use crate::registry::{DispatchRow, Registry, RegistryError};
 
 /// Carries calls to plugins.
+///
+/// No lock of its is held while a plugin's code runs: making an instance for new settings, and ending one that nobody calls
+/// any more, each have a thread of their own, so that a plugin that hangs there holds up nothing else.
 pub(crate) struct Dispatcher {
     registry: Arc<Registry>,
-    table: ArcSwap<Table>,
+    table: Arc<ArcSwap<Table>>,
     loader: Arc<Loader>,
     /// Held while the table is made anew; holds what was taken out of it and may still be in use.
-    retired: Mutex<Vec<Arc<Slot>>>,
+    retired: Arc<Mutex<Vec<Arc<Slot>>>>,
 }
 
 impl Dispatcher {
     pub(crate) fn new(registry: Arc<Registry>, loader: Loader) -> Self {
-        Dispatcher {
-            registry,
-            table: ArcSwap::from_pointee(Table::default()),
-            loader: Arc::new(loader),
-            retired: Mutex::default(),
-        }
+        Dispatcher { registry, table: Arc::default(), loader: Arc::new(loader), retired: Arc::default() }
     }
 
     /// Makes the table anew if the registry changed. Calls that are under way finish on what they began with.
     pub(crate) fn refresh(&self) -> Result<(), RegistryError> {
-        let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
-        let old = self.table.load_full();
-        if self.registry.generation()? != old.generation {
-            let (generation, rows) = self.registry.dispatch_rows()?;
-            let (new, gone) = old.with(generation, rows, &self.loader);
-            self.table.store(Arc::new(new));
-            retired.extend(gone);
-        }
-        drop(old);
-        // An instance that nobody calls any more is dropped here, not on the thread of whoever called it last.
-        retired.retain(|slot| Arc::strong_count(slot) > 1);
+        self.renew().map(drop)
+    }
+
+    /// Makes the table anew, and waits for plugins that got new settings, at most for a time.
+    pub(crate) fn refresh_and_wait(&self, limit: Duration) -> Result<(), RegistryError> {
+        wait(self.renew()?, limit);
         Ok(())
+    }
+
+    /// Makes the table anew; the threads make instances for new settings.
+    fn renew(&self) -> Result<Vec<JoinHandle<()>>, RegistryError> {
+        let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut to_renew = Vec::new();
+        if self.registry.generation()? != self.table.load().generation {
+            let (generation, rows) = self.registry.dispatch_rows()?;
+            let changed = self.table.load().with(generation, rows, &self.loader);
+            self.table.store(Arc::new(changed.table));
+            retired.extend(changed.gone);
+            to_renew = changed.to_renew;
+        }
+        let (unused, used) = retired.drain(..).partition(|slot| Arc::strong_count(slot) == 1);
+        *retired = used;
+        drop(retired);
+        end(unused);
+        Ok(to_renew.into_iter().filter_map(|row| self.renew_settings(row)).collect())
+    }
+
+    /// Makes an instance with new settings, on a thread of its own; the old one serves until it is there.
+    fn renew_settings(&self, row: DispatchRow) -> Option<JoinHandle<()>> {
+        let (table, loader, retired) = (Arc::clone(&self.table), Arc::clone(&self.loader), Arc::clone(&self.retired));
+        in_background("billhook-settings", move || match Slot::renewed(row.clone(), &loader) {
+            Ok(slot) => {
+                let mut retired = retired.lock().unwrap_or_else(PoisonError::into_inner);
+                // Without the new table's place, the slot is dropped again right here.
+                if let Some(changed) = table.load().renewed(Arc::new(slot)) {
+                    table.store(Arc::new(changed.table));
+                    retired.extend(changed.gone);
+                }
+            }
+            Err(problem) => {
+                tracing::error!(plugin = row.id, "the new settings were refused, the old ones stay: {problem}");
+            }
+        })
     }
 
     /// Calls a hook of the plugin of an asset type.
@@ -124,19 +157,49 @@ impl Dispatcher {
         self.table.load().by_type(asset_type).map(|slot| slot.implements(hook))
     }
 
-    /// Loads a plugin now, so that its first call need not.
-    pub(crate) fn load(&self, id: &str, hook: Hook) -> Result<(), HookError> {
-        let table = self.table.load_full();
-        let slot = table.by_id(id).ok_or_else(|| HookError::not_installed(hook, id))?;
-        match slot.load(hook) {
-            Ok(_) => Ok(()),
-            Err(NotReady::Refused(error) | NotReady::NotLoaded(error)) => Err(error),
-        }
-    }
-
     /// How many plugins have their library loaded and an instance made.
     pub(crate) fn loaded(&self) -> usize {
         self.table.load().slots().filter(|slot| slot.is_loaded()).count()
+    }
+}
+
+impl Drop for Dispatcher {
+    fn drop(&mut self) {
+        let mut slots = std::mem::take(&mut *self.retired.lock().unwrap_or_else(PoisonError::into_inner));
+        slots.extend(self.table.load().slots().map(Arc::clone));
+        self.table.store(Arc::default());
+        // Whoever drops the host waits for its plugins, and not for ever.
+        wait(end(slots), LAST_WAIT);
+    }
+}
+
+/// How long the end of a host waits for its plugins'.
+const LAST_WAIT: Duration = Duration::from_secs(5);
+
+/// Ends slots that nobody uses any more, each that was loaded on a thread of its own.
+fn end(slots: Vec<Arc<Slot>>) -> Vec<JoinHandle<()>> {
+    let loaded = slots.into_iter().filter(|slot| slot.is_loaded());
+    loaded.filter_map(|slot| in_background("billhook-end", move || drop(slot))).collect()
+}
+
+/// Runs what may hang, because it is a plugin's.
+fn in_background(name: &str, run: impl FnOnce() + Send + 'static) -> Option<JoinHandle<()>> {
+    match thread::Builder::new().name(name.to_owned()).spawn(run) {
+        Ok(thread) => Some(thread),
+        Err(error) => {
+            tracing::error!("{name}: no thread can be started: {error}");
+            None
+        }
+    }
+}
+
+/// Waits for threads, at most for a time.
+fn wait(threads: Vec<JoinHandle<()>>, limit: Duration) {
+    let deadline = Instant::now() + limit;
+    let mut pause = Duration::from_micros(200);
+    while Instant::now() < deadline && !threads.iter().all(JoinHandle::is_finished) {
+        thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(10));
     }
 }
 

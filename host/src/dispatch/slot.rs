@@ -28,8 +28,9 @@ pub(crate) struct Loader {
     pub(crate) packages: PathBuf,
     pub(crate) settings: Settings,
     pub(crate) state: Arc<dyn StateStore>,
-    /// Libraries by their paths. They stay loaded, so a second instance needs neither file nor digest.
-    pub(crate) libraries: Mutex<HashMap<PathBuf, Library>>,
+    /// Libraries by their paths. They stay loaded, so a second instance needs neither file nor digest. Each has a lock of
+    /// its own, because opening one runs its constructors, and those of one must not hold up another.
+    pub(crate) libraries: Mutex<HashMap<PathBuf, Arc<Mutex<Option<Library>>>>>,
 }
 
 impl Loader {
@@ -39,15 +40,20 @@ impl Loader {
             serde_json::from_str(&row.module).map_err(|error| format!("its record is unreadable: {error}"))?;
         let settings = (self.settings)(&row.id)?;
         let library = self.library(row, &module)?;
-        let services = PluginServices { plugin: row.id.clone(), settings, state: Arc::clone(&self.state) };
+        let folder = self.packages.join(&row.digest).to_string_lossy().into_owned();
+        let services = PluginServices { plugin: row.id.clone(), settings, folder, state: Arc::clone(&self.state) };
         library.construct(services).map_err(|error| error.message().to_owned())
     }
 
     fn library(&self, row: &DispatchRow, module: &ModuleInfo) -> Result<Library, String> {
         let path = self.packages.join(&row.digest).join(&module.path);
-        let mut libraries = self.libraries.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(library) = libraries.get(&path) {
-            return Ok(*library);
+        let entry = {
+            let mut libraries = self.libraries.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(libraries.entry(path.clone()).or_default())
+        };
+        let mut opened = entry.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(library) = *opened {
+            return Ok(library);
         }
         let found = File::open(&path)
             .and_then(|mut file| Digest::of(&mut file))
@@ -56,7 +62,7 @@ impl Loader {
             return Err("its library was changed on disk; remove the plugin and load it again".to_owned());
         }
         let library = Library::open(&path, module).map_err(|error| error.to_string())?;
-        libraries.insert(path, library);
+        *opened = Some(library);
         Ok(library)
     }
 }
@@ -109,6 +115,12 @@ impl Slot {
 
     pub(super) fn row(&self) -> &DispatchRow {
         &self.row
+    }
+
+    /// Whether a row differs from a loaded slot's in nothing but the settings.
+    pub(super) fn only_settings_differ(&self, row: &DispatchRow) -> bool {
+        let enabled = self.row.status == Status::Enabled && row.status == Status::Enabled;
+        enabled && self.is_loaded() && self.row.digest == row.digest && self.row.name == row.name
     }
 
     pub(super) fn is_loaded(&self) -> bool {

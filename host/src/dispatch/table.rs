@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use foldhash::fast::RandomState;
 
 use super::{Loader, Slot, same};
-use crate::registry::{DispatchRow, Status};
+use crate::registry::DispatchRow;
 
 /// All plugins, by type and by id.
 #[derive(Default)]
@@ -35,42 +35,58 @@ impl Table {
         self.by_id.values().map(|entry| &entry.slot)
     }
 
-    /// The table for new rows, and the slots that it no longer has. What didn't change keeps its instance.
-    pub(super) fn with(
-        &self,
-        generation: i64,
-        rows: Vec<DispatchRow>,
-        loader: &Arc<Loader>,
-    ) -> (Table, Vec<Arc<Slot>>) {
+    /// The table for new rows. What didn't change keeps its instance; a loaded plugin that only got new settings keeps its
+    /// old one until [`Table::renewed`] gives it another.
+    pub(super) fn with(&self, generation: i64, rows: Vec<DispatchRow>, loader: &Arc<Loader>) -> Changed {
         let mut new = Table { generation, ..Table::default() };
+        let mut to_renew = Vec::new();
         for row in rows {
-            let slot = self.slot_for(&row, loader);
-            new.by_type.insert(row.name.clone(), Arc::clone(&slot));
-            new.by_id.insert(row.id.clone(), Entry { row, slot });
-        }
-        let kept = |id: &String, old: &Entry| new.by_id.get(id).is_some_and(|new| Arc::ptr_eq(&new.slot, &old.slot));
-        let gone = self.by_id.iter().filter(|(id, old)| !kept(id, old)).map(|(_, old)| Arc::clone(&old.slot)).collect();
-        (new, gone)
-    }
-
-    fn slot_for(&self, row: &DispatchRow, loader: &Arc<Loader>) -> Arc<Slot> {
-        let Some(old) = self.by_id.get(&row.id) else { return Arc::new(Slot::new(row.clone(), loader)) };
-        if same(&old.row, row) {
-            return Arc::clone(&old.slot);
-        }
-        let only_settings = row.status == Status::Enabled && old.slot.row().digest == row.digest;
-        if only_settings && old.slot.is_loaded() && old.slot.row().status == Status::Enabled {
-            if old.row.settings_changed == row.settings_changed {
-                return Arc::clone(&old.slot);
-            }
-            return match Slot::renewed(row.clone(), loader) {
-                Ok(slot) => Arc::new(slot),
-                Err(problem) => {
-                    tracing::error!(plugin = row.id, "the new settings were refused, the old ones stay: {problem}");
+            let old = self.by_id.get(&row.id);
+            let slot = match old {
+                Some(old) if same(&old.row, &row) => Arc::clone(&old.slot),
+                Some(old) if old.slot.only_settings_differ(&row) => {
+                    to_renew.push(row.clone());
                     Arc::clone(&old.slot)
                 }
+                _ => Arc::new(Slot::new(row.clone(), loader)),
             };
+            new.insert(row, slot);
         }
-        Arc::new(Slot::new(row.clone(), loader))
+        let gone = self.missing_in(&new);
+        Changed { table: new, gone, to_renew }
     }
+
+    /// The table with another slot for a row, and what that took the place of; `None` if the row is not in it any more.
+    pub(super) fn renewed(&self, slot: Arc<Slot>) -> Option<Changed> {
+        let row = slot.row().clone();
+        if !self.by_id.get(&row.id).is_some_and(|entry| same(&entry.row, &row)) {
+            return None;
+        }
+        let mut new = Table { generation: self.generation, ..Table::default() };
+        for entry in self.by_id.values() {
+            let slot = if entry.row.id == row.id { &slot } else { &entry.slot };
+            new.insert(entry.row.clone(), Arc::clone(slot));
+        }
+        let gone = self.missing_in(&new);
+        Some(Changed { table: new, gone, to_renew: Vec::new() })
+    }
+
+    fn insert(&mut self, row: DispatchRow, slot: Arc<Slot>) {
+        self.by_type.insert(row.name.clone(), Arc::clone(&slot));
+        self.by_id.insert(row.id.clone(), Entry { row, slot });
+    }
+
+    fn missing_in(&self, new: &Table) -> Vec<Arc<Slot>> {
+        let kept = |id: &String, old: &Entry| new.by_id.get(id).is_some_and(|new| Arc::ptr_eq(&new.slot, &old.slot));
+        self.by_id.iter().filter(|(id, old)| !kept(id, old)).map(|(_, old)| Arc::clone(&old.slot)).collect()
+    }
+}
+
+/// A table that is to take another's place.
+pub(super) struct Changed {
+    pub(super) table: Table,
+    /// The slots that it doesn't have any more.
+    pub(super) gone: Vec<Arc<Slot>>,
+    /// The rows of loaded plugins that got new settings.
+    pub(super) to_renew: Vec<DispatchRow>,
 }

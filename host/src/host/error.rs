@@ -99,29 +99,23 @@ pub enum HostError {
         /// What it said.
         message: String,
     },
+    /// The settings are larger than settings may be.
+    #[error("the settings have {size} bytes; at most {most} are taken")]
+    SettingsTooLarge {
+        /// Their size.
+        size: usize,
+        /// The most.
+        most: usize,
+    },
+    /// The package to be checked can't be read.
+    #[error("{} can't be checked: {source}", path.display())]
+    Check {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// The settings are no JSON.
     #[error("the settings are not JSON: {0}")]
     SettingsNotJson(#[source] serde_json::Error),
-}
-
-impl HostError {
-    /// What to do next, in a line, where there is something.
-    pub fn hint(&self) -> Option<String> {
-        Some(match self {
-            HostError::NotInstalled { .. } => "listplugins shows what is installed".to_owned(),
-            HostError::SameVersion { .. } => "raise \"version\" in package.json to upgrade".to_owned(),
-            HostError::NewerInstalled { id, .. } => format!("downgradeplugin {id} goes back to an older version"),
-            HostError::OtherAuthor { .. } | HostError::OtherSpelling { .. } => {
-                "--force upgrades nevertheless; another name makes it another plugin".to_owned()
-            }
-            HostError::NoOlderVersion { id, .. } => format!("removeplugin {id} removes it"),
-            HostError::SettingsRefused { .. } => {
-                "nothing was changed; give it other settings with --settings FILE".to_owned()
-            }
-            HostError::Trial(TrialError::Crashed { .. } | TrialError::Hung { .. } | TrialError::Refused { .. }) => {
-                "the plugin's author has to mend this; the host did not load it".to_owned()
-            }
-            _ => return None,
-        })
-    }
 }

@@ -5,7 +5,7 @@
 
 use std::{
     collections::HashSet,
-    fs::{self, File, TryLockError},
+    fs::{self, File, OpenOptions, TryLockError},
     io,
     path::{Path, PathBuf},
 };
@@ -16,6 +16,11 @@ use crate::registry::Registry;
 pub(super) struct Home {
     path: PathBuf,
 }
+
+/// The file of the registry.
+pub(super) const REGISTRY: &str = "registry.db";
+/// What names in `staging/` begin with.
+pub(super) const STAGED: &str = "change-";
 
 /// The right to change what is installed; whoever holds it is the only one, in all processes.
 ///
@@ -28,12 +33,21 @@ impl Home {
     pub(super) fn open(path: &Path) -> Result<Self, HostError> {
         let wrong = |source| HostError::Home { path: path.to_owned(), source };
         create_private(path).map_err(wrong)?;
+        check_content(path).map_err(wrong)?;
         // Absolute, because libraries are opened by absolute paths only, and the working folder may change.
         let path = path.canonicalize().map_err(wrong)?;
-        let home = Home { path };
-        for folder in [home.packages(), home.staging()] {
-            create_private(&folder).map_err(|source| HostError::Home { path: folder.clone(), source })?;
+        if path.to_str().is_none() {
+            return Err(HostError::Home { path, source: io::Error::other("its path is not UTF-8") });
         }
+        let home = Home { path };
+        for folder in [home.path.clone(), home.packages(), home.staging()] {
+            let wrong = |source| HostError::Home { path: folder.clone(), source };
+            create_private(&folder).and_then(|()| check_private(&folder)).map_err(wrong)?;
+        }
+        // Settings and state may be secrets. SQLite gives its other files the mode of this one.
+        private(OpenOptions::new().create(true).append(true))
+            .open(home.path.join(REGISTRY))
+            .map_err(wrong_at(&home.path))?;
         Ok(home)
     }
 
@@ -50,7 +64,7 @@ impl Home {
     }
 
     fn lock_file(&self) -> io::Result<File> {
-        File::options().create(true).truncate(false).read(true).write(true).open(self.path.join("lock"))
+        private(File::options().create(true).truncate(false).read(true).write(true)).open(self.path.join("lock"))
     }
 
     /// Waits until nobody else changes what is installed.
@@ -76,18 +90,24 @@ impl Home {
             return Ok(());
         }
         for entry in fs::read_dir(self.staging()).map_err(wrong)? {
-            delete(&entry.map_err(wrong)?.path());
+            let entry = entry.map_err(wrong)?;
+            if entry.file_name().to_str().is_some_and(|name| name.starts_with(STAGED)) {
+                delete(&entry.path());
+            }
         }
         self.delete_unused_packages(registry, &ChangeLock { _file: file })
     }
 
-    /// Deletes the folders of packages that the registry doesn't have.
+    /// Deletes the folders of packages that the registry doesn't have. What isn't named as a package is not ours.
     pub(super) fn delete_unused_packages(&self, registry: &Registry, _lock: &ChangeLock) -> Result<(), HostError> {
         let used: HashSet<String> = registry.digests()?.into_iter().collect();
         let wrong = |source| HostError::Home { path: self.packages(), source };
         for entry in fs::read_dir(self.packages()).map_err(wrong)? {
             let entry = entry.map_err(wrong)?;
-            if !entry.file_name().to_str().is_some_and(|name| used.contains(name)) {
+            let name = entry.file_name();
+            let name = name.to_str().unwrap_or_default();
+            let is_package = name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+            if is_package && !used.contains(name) {
                 delete(&entry.path());
             }
         }
@@ -101,6 +121,55 @@ fn delete(path: &Path) {
     if let Err(error) = deleted {
         tracing::warn!(path = %path.display(), "a left-over can't be deleted: {error}");
     }
+}
+
+/// Refuses a folder that holds something else: nobody's files are taken for ours.
+fn check_content(path: &Path) -> io::Result<()> {
+    if path.join(REGISTRY).exists() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(path)? {
+        let name = entry?.file_name();
+        let name = name.to_string_lossy();
+        // Another process may be making the registry just now.
+        if !["packages", "staging", "lock"].contains(&&*name) && !name.starts_with(REGISTRY) {
+            return Err(io::Error::other(format!(
+                "it is no home: it holds {name:?}; name an empty folder or a new one"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a folder that others can write to: libraries are loaded from it.
+#[cfg(unix)]
+fn check_private(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = fs::metadata(path)?;
+    if metadata.mode() & 0o022 != 0 {
+        let problem = "others than its user can write to it, and libraries are loaded from it; run chmod go-w on it";
+        return Err(io::Error::other(problem));
+    }
+    if metadata.uid() != rustix::process::geteuid().as_raw() {
+        tracing::warn!(path = %path.display(), "the home belongs to another user, who can change what is loaded from it");
+    }
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn check_private(_path: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+/// Files that only their user can read.
+fn private(options: &mut OpenOptions) -> &mut OpenOptions {
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
+    options
+}
+
+fn wrong_at(path: &Path) -> impl FnOnce(io::Error) -> HostError {
+    move |source| HostError::Home { path: path.to_owned(), source }
 }
 
 /// Creates a folder that only its user can enter.

@@ -5,11 +5,14 @@ use std::{fs, io, path::Path};
 use serde::Serialize;
 use tempfile::TempDir;
 
-use super::{Host, HostError, home::sync_folder};
+use super::{
+    Host, HostError,
+    home::{ChangeLock, STAGED, sync_folder},
+};
 use crate::{
     crash_point,
     package::{self, CheckErrors, CheckReport, ModuleInfo, PackageError, Sound, Version},
-    registry::{NewVersion, PluginDetails, PluginSummary, Tried},
+    registry::{NewVersion, PluginDetails, PluginSummary, Status, Tried},
     runtime::{Trial, TrialOutcome, try_module},
 };
 
@@ -62,7 +65,8 @@ impl Host {
         let package_error = |error: PackageError| CheckErrors(vec![error.into()]);
         let written = |source| package_error(PackageError::Write { path: unpacked.clone(), source });
         fs::create_dir(&unpacked).map_err(written)?;
-        let files = package::unpack(package.as_ref(), &unpacked, &self.options.limits).map_err(package_error)?;
+        let files = package::unpack(package.as_ref(), &unpacked, &self.options.limits)
+            .map_err(|errors| CheckErrors(errors.into_iter().map(Into::into).collect()))?;
         crash_point::reached("unpacked");
         let sound = package::examine(&unpacked, &files).into_sound(&files)?;
         let id = sound.manifest.id();
@@ -74,7 +78,8 @@ impl Host {
         let current = self.shared.registry.settings(&id)?;
         let settings = how.settings.or(current.as_deref()).unwrap_or("{}");
         let tried = self.try_version(&id, &unpacked, &sound.module, settings, &staging)?;
-        if let (Some(_), Tried::NeedsSettings { message }) = (&installed, &tried) {
+        let works = installed.as_ref().is_some_and(|installed| installed.status != Status::NeedsSettings);
+        if let (true, Tried::NeedsSettings { message }) = (works, &tried) {
             let (version, message) = (sound.manifest.version.to_string(), message.clone());
             return Err(HostError::SettingsRefused { id, version, message });
         }
@@ -107,11 +112,11 @@ impl Host {
             manifest: sound.manifest.json.to_string(),
             module: sound.module,
         };
-        self.shared.registry.install(&new, how.settings, &tried)?;
+        let plugin = self.shared.registry.install(&new, how.settings, &tried)?;
         drop(lock);
-        self.shared.refresh()?;
+        self.after_change();
         Ok(Installed {
-            plugin: self.summary(&new.id)?,
+            plugin,
             previous: installed.map(|installed| installed.version),
             needs_settings,
             warnings: sound.warnings,
@@ -133,10 +138,10 @@ impl Host {
         if let Tried::NeedsSettings { message } = tried {
             return Err(HostError::SettingsRefused { id: id.to_owned(), version, message });
         }
-        self.shared.registry.downgrade(id, &version, how.settings, &tried)?;
-        self.shared.refresh()?;
-        self.shared.home.delete_unused_packages(&self.shared.registry, &lock)?;
-        self.summary(id)
+        let plugin = self.shared.registry.downgrade(id, &version, how.settings, &tried)?;
+        self.after_change();
+        self.clear_away(&lock);
+        Ok(plugin)
     }
 
     /// Removes a plugin with its history, its settings and its state. Answers what was removed.
@@ -144,8 +149,8 @@ impl Host {
         let lock = self.shared.home.lock()?;
         let summary = self.summary(id)?;
         self.shared.registry.remove(id)?;
-        self.shared.refresh()?;
-        self.shared.home.delete_unused_packages(&self.shared.registry, &lock)?;
+        self.after_change();
+        self.clear_away(&lock);
         Ok(summary)
     }
 
@@ -153,9 +158,9 @@ impl Host {
     pub fn set_enabled(&self, id: &str, enabled: bool) -> Result<PluginSummary, HostError> {
         let _lock = self.shared.home.lock()?;
         self.summary(id)?;
-        self.shared.registry.set_enabled(id, enabled)?;
-        self.shared.refresh()?;
-        self.summary(id)
+        let plugin = self.shared.registry.set_enabled(id, enabled)?;
+        self.after_change();
+        Ok(plugin)
     }
 
     /// Gives a plugin other settings, if it takes them: a JSON document. If it refuses them, the old ones stay.
@@ -171,9 +176,9 @@ impl Host {
         if let Tried::NeedsSettings { message } = tried {
             return Err(HostError::SettingsRefused { id: id.to_owned(), version, message });
         }
-        self.shared.registry.set_settings(id, settings, &tried)?;
-        self.shared.refresh()?;
-        self.summary(id)
+        let plugin = self.shared.registry.set_settings(id, settings, &tried)?;
+        self.after_change();
+        Ok(plugin)
     }
 
     /// Checks a package as [`Host::check`] does, and, if nothing is wrong so far, runs it: loads and constructs it in a child
@@ -185,16 +190,22 @@ impl Host {
     ) -> Result<CheckReport, HostError> {
         check_json(settings)?;
         let path = path.as_ref();
-        let wrong = |source| HostError::Home { path: path.to_owned(), source };
+        let wrong = |source| HostError::Check { path: path.to_owned(), source };
         let checked = package::check(path, &options.limits).map_err(wrong)?;
         let mut report = CheckReport::from(&checked.examined);
         let scratch = tempfile::Builder::new().prefix("billhook-try-").tempdir().map_err(wrong)?;
-        let Some(module) = report.module.clone().filter(|_| report.is_valid()) else { return Ok(report) };
+        let Some(module) = report.module.clone().filter(|_| report.is_valid()) else {
+            if report.is_valid() {
+                report.warnings.push("there is no library beside a package.json alone: nothing was tried".to_owned());
+            }
+            return Ok(report);
+        };
         let trial = Trial {
             plugin: report.id.clone().unwrap_or_default(),
             library: checked.folder.join(&module.path).canonicalize().map_err(wrong)?,
             module,
             settings: settings.unwrap_or("{}").to_owned(),
+            folder: checked.folder.to_string_lossy().into_owned(),
             registry: None,
         };
         match try_module(&trial, &options.child_program, scratch.path(), options.trial_limit) {
@@ -207,6 +218,21 @@ impl Host {
         Ok(report)
     }
 
+    /// Makes a committed change known to this host. It is done, so nothing that fails here makes it an error: the host's
+    /// own thread tries again.
+    fn after_change(&self) {
+        if let Err(error) = self.shared.dispatcher.refresh_and_wait(self.options.trial_limit) {
+            tracing::warn!("the change is not noticed yet: {error}");
+        }
+    }
+
+    /// Deletes what a committed change left without use; what can't be deleted now is at a later open.
+    fn clear_away(&self, lock: &ChangeLock) {
+        if let Err(error) = self.shared.home.delete_unused_packages(&self.shared.registry, lock) {
+            tracing::warn!("packages that nobody uses stay on the disk for now: {error}");
+        }
+    }
+
     fn summary(&self, id: &str) -> Result<PluginSummary, HostError> {
         self.shared.registry.summary(id)?.ok_or_else(|| HostError::NotInstalled { id: id.to_owned() })
     }
@@ -214,7 +240,10 @@ impl Host {
     /// A folder of its own for a change, which is deleted when the change is done.
     fn stage(&self) -> Result<TempDir, HostError> {
         let staging = self.shared.home.staging();
-        tempfile::tempdir_in(&staging).map_err(|source| HostError::Home { path: staging, source })
+        tempfile::Builder::new()
+            .prefix(STAGED)
+            .tempdir_in(&staging)
+            .map_err(|source| HostError::Home { path: staging, source })
     }
 
     fn try_version(
@@ -230,6 +259,7 @@ impl Host {
             library: folder.join(&module.path),
             module: module.clone(),
             settings: settings.to_owned(),
+            folder: folder.to_string_lossy().into_owned(),
             registry: Some(self.shared.registry.path().to_owned()),
         };
         let options = &self.options;
@@ -240,9 +270,16 @@ impl Host {
     }
 }
 
+/// The most that settings may take.
+const LARGEST_SETTINGS: usize = 1024 * 1024;
+
+/// Settings have to be JSON that every reader can read: with numbers in range, and not too deep.
 fn check_json(settings: Option<&str>) -> Result<(), HostError> {
     let Some(settings) = settings else { return Ok(()) };
-    serde_json::from_str::<serde::de::IgnoredAny>(settings).map(drop).map_err(HostError::SettingsNotJson)
+    if settings.len() > LARGEST_SETTINGS {
+        return Err(HostError::SettingsTooLarge { size: settings.len(), most: LARGEST_SETTINGS });
+    }
+    serde_json::from_str::<serde_json::Value>(settings).map(drop).map_err(HostError::SettingsNotJson)
 }
 
 /// Whether a package may take the place of what is installed under its id.

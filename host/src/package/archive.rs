@@ -22,9 +22,25 @@ const LOCAL_LENGTH: u64 = 30;
 pub(super) struct Entry {
     pub(super) name: String,
     pub(super) is_folder: bool,
+    /// How many bytes it has in the zip, and how many it has unpacked.
+    pub(super) compressed_size: u64,
+    pub(super) size: u64,
+    pub(super) crc32: u32,
+    pub(super) is_deflated: bool,
     local_header: u64,
-    compressed_size: u64,
-    has_descriptor: bool,
+    flags: u64,
+}
+
+/// The flag that an entry's size and checksum stand behind its data.
+const DESCRIPTOR: u64 = 0x0008;
+/// The flag that an entry's name is UTF-8.
+const UTF_8: u64 = 0x0800;
+
+impl Entry {
+    /// Its path, without the slash that closes a folder's.
+    pub(super) fn path(&self) -> &str {
+        self.name.strip_suffix('/').unwrap_or(&self.name)
+    }
 }
 
 fn refuse(problem: impl Into<String>) -> PackageError {
@@ -129,7 +145,7 @@ fn central_entry(bytes: &[u8]) -> Result<(Entry, usize), PackageError> {
         return Err(bad("it is compressed by a method other than deflate"));
     }
     let name = match std::str::from_utf8(raw_name) {
-        Ok(name) if name.is_ascii() || flags & 0x0800 != 0 => name.to_owned(),
+        Ok(name) if name.is_ascii() || flags & UTF_8 != 0 => name.to_owned(),
         _ => return Err(bad("its name is not marked as UTF-8; pack it with a tool that writes UTF-8 names")),
     };
     check_extra(raw_name, extra).map_err(bad)?;
@@ -140,8 +156,15 @@ fn central_entry(bytes: &[u8]) -> Result<(Entry, usize), PackageError> {
     }
     let is_folder = name.ends_with('/');
     check_kind(number::<4>(bytes, 38), is_folder, size).map_err(bad)?;
-    let has_descriptor = flags & 0x0008 != 0;
-    Ok((Entry { name, is_folder, local_header, compressed_size, has_descriptor }, length))
+    let is_deflated = number::<2>(bytes, 10) == 8;
+    if !is_deflated && compressed_size != size {
+        return Err(bad("its sizes contradict each other"));
+    }
+    if !is_deflated && flags & DESCRIPTOR != 0 && size > 0 {
+        return Err(bad("it is stored with its size behind it, so that a reader can't tell where it ends"));
+    }
+    let crc32 = u32::try_from(number::<4>(bytes, 16)).unwrap_or_default();
+    Ok((Entry { name, is_folder, compressed_size, size, crc32, is_deflated, local_header, flags }, length))
 }
 
 /// Refuses extra fields that name another file: a second name, or the target of a link.
@@ -150,6 +173,7 @@ fn check_extra(name: &[u8], mut extra: &[u8]) -> Result<(), &'static str> {
         let (id, length) = (number::<2>(extra, 0), number::<2>(extra, 2) as usize);
         let Some(content) = extra.get(4..4 + length) else { return Err("its extra field is cut off") };
         match id {
+            0x0001 => return Err("it uses zip64; a package is small enough without"),
             0x7075 if content.get(5..) != Some(name) => return Err("it has a second name in its extra field"),
             0x000d if length > 12 => return Err("it is a link or a device"),
             0x756e if length > 14 => return Err("it is a link or a device"),
@@ -192,12 +216,27 @@ fn check_coverage(file: &mut File, entries: &[Entry], directory_start: u64) -> R
         if number::<4>(&header, 0) != u64::from(LOCAL_SIGNATURE) {
             return Err(bad("it has no header"));
         }
-        let data = entry.local_header + LOCAL_LENGTH + number::<2>(&header, 26) + number::<2>(&header, 28);
+        let (name, extra) = (number::<2>(&header, 26), number::<2>(&header, 28));
+        if (number::<2>(&header, 6) ^ entry.flags) & (DESCRIPTOR | UTF_8) != 0 {
+            return Err(bad("its two headers contradict each other"));
+        }
+        let extra_start = entry.local_header + LOCAL_LENGTH + name;
+        if extra_start + extra > directory_start {
+            return Err(bad("it lies outside the archive"));
+        }
+        check_extra(entry.name.as_bytes(), &read_at(file, extra_start, extra as usize)?).map_err(bad)?;
+        let data = extra_start + extra;
         let end = data + entry.compressed_size;
         let gap = next.checked_sub(end).ok_or_else(|| bad("it overlaps another entry"))?;
-        let covered = match (entry.has_descriptor, gap) {
-            (false, 0) | (true, 12) => true,
-            (true, 16) => number::<4>(&read_at(file, end, 4)?, 0) == u64::from(DESCRIPTOR_SIGNATURE),
+        let covered = match (entry.flags & DESCRIPTOR != 0, gap) {
+            (false, 0) => true,
+            (true, 12 | 16) => {
+                let descriptor = read_at(file, end, gap as usize)?;
+                let fields = &descriptor[descriptor.len() - 12..];
+                let told = [u64::from(entry.crc32), entry.compressed_size, entry.size];
+                (gap == 12 || number::<4>(&descriptor, 0) == u64::from(DESCRIPTOR_SIGNATURE))
+                    && [0, 4, 8].map(|at| number::<4>(fields, at)) == told
+            }
             _ => false,
         };
         if !covered {

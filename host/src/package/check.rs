@@ -10,7 +10,9 @@ use serde::Serialize;
 
 use super::{
     Digest, Limits, Manifest, ManifestError, ModuleError, ModuleInfo, PackageError, PackageFile, content_digest,
-    inspect, names, unpack,
+    inspect,
+    manifest::{self, Draft},
+    names, unpack,
 };
 
 /// One thing that is wrong with a package.
@@ -87,25 +89,32 @@ pub(crate) fn examine(folder: &Path, files: &[PackageFile]) -> Examined {
         examined.errors.push(PackageError::NoManifest { hint }.into());
         return examined;
     }
-    let text = match fs::read(folder.join("package.json")) {
+    let text = match read_manifest(&folder.join("package.json")) {
         Ok(text) => text,
         Err(error) => {
             examined.errors.push(PackageError::Read(error).into());
             return examined;
         }
     };
-    examine_manifest(&text, &mut examined);
+    let draft = examine_manifest(&text, &mut examined);
     // A module may be looked at also where another field of the manifest is wrong.
-    let Some(name) = Manifest::module_in(&text) else { return examined };
+    let Some(name) = draft.module else {
+        if examined.manifest.is_some() {
+            let (module, hint) = (String::new(), "$.module is empty".to_owned());
+            examined.errors.push(ModuleError::Missing { module, hint }.into());
+        }
+        return examined;
+    };
     match find_module(folder, &name, files) {
         Ok(module) => {
-            for hook in module.unknown_hooks() {
-                let api = &module.api;
+            let unknown: Vec<&str> = module.unknown_hooks().take(20).collect();
+            if !unknown.is_empty() {
+                let (hooks, api) = (unknown.join(", "), &module.api);
                 examined.warnings.push(format!(
-                    "the module implements {hook}, which this host doesn't have and never calls; it was built with API {api}"
+                    "the module implements {hooks}, which this host doesn't have and never calls; it was built with API {api}"
                 ));
             }
-            if let Some(Err(error)) = examined.manifest.as_ref().map(|it| inspect::check_accounting(it, &module)) {
+            if let Some(Err(error)) = draft.pull_accounting.map(|flag| inspect::check_accounting(flag, &module)) {
                 examined.errors.push(error.into());
             }
             examined.module = Some(module);
@@ -115,14 +124,21 @@ pub(crate) fn examine(folder: &Path, files: &[PackageFile]) -> Examined {
     examined
 }
 
-fn examine_manifest(text: &[u8], examined: &mut Examined) {
-    match Manifest::parse(text) {
-        Ok(manifest) => {
-            examined.warnings.clone_from(&manifest.warnings);
-            examined.manifest = Some(manifest);
-        }
+fn examine_manifest(text: &[u8], examined: &mut Examined) -> Draft {
+    let (manifest, draft) = Draft::read(text);
+    examined.warnings.clone_from(&draft.warnings);
+    match manifest {
+        Ok(manifest) => examined.manifest = Some(manifest),
         Err(error) => examined.errors.push(error.into()),
     }
+    draft
+}
+
+/// Reads a `package.json`, and no more of one that is too long than is needed to tell.
+fn read_manifest(path: &Path) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    fs::File::open(path)?.take(manifest::LARGEST as u64 + 1).read_to_end(&mut text)?;
+    Ok(text)
 }
 
 fn find_module(folder: &Path, name: &str, files: &[PackageFile]) -> Result<ModuleInfo, ModuleError> {
@@ -190,13 +206,15 @@ pub(crate) fn check(path: &Path, limits: &Limits) -> io::Result<Checked> {
             Ok(files) => checked.examined = examine(path, &files),
             Err(error) => checked.examined.errors.push(error.into()),
         }
+    } else if !metadata.is_file() {
+        return Err(io::Error::other("it is neither a file nor a folder"));
     } else if !is_zip(path)? {
-        examine_manifest(&fs::read(path)?, &mut checked.examined);
+        examine_manifest(&read_manifest(path)?, &mut checked.examined);
     } else {
         let folder = tempfile::Builder::new().prefix("billhook-check-").tempdir()?;
         match unpack(path, folder.path(), limits) {
             Ok(files) => checked.examined = examine(folder.path(), &files),
-            Err(error) => checked.examined.errors.push(error.into()),
+            Err(errors) => checked.examined.errors.extend(errors.into_iter().map(CheckError::from)),
         }
         checked.folder = folder.path().to_owned();
         checked.unpacked = Some(folder);

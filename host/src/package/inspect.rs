@@ -13,7 +13,7 @@ use object::{Architecture, BinaryFormat, Object, ObjectKind, ObjectSection, read
 use semver::Version as ApiVersion;
 use serde::{Deserialize, Serialize};
 
-use super::{Manifest, PackageFile};
+use super::PackageFile;
 
 /// Why a package's module can't be loaded here.
 #[derive(Debug, thiserror::Error)]
@@ -158,6 +158,9 @@ pub(crate) fn inspect(path: &str, library: &[u8]) -> Result<ModuleInfo, ModuleEr
             "it exports no billhook plugin; put #[billhook_plugin_api::export] on `impl Plugin for …`".to_owned()
         }));
     };
+    if section.len() > LARGEST_RECORD {
+        return Err(plugin(format!("its record has {} bytes; at most {LARGEST_RECORD} are taken", section.len())));
+    }
     let record = Record::parse(section).map_err(plugin)?;
     check_record(&record).map_err(plugin)?;
     if !exports_entry {
@@ -182,6 +185,9 @@ pub(crate) fn inspect(path: &str, library: &[u8]) -> Result<ModuleInfo, ModuleEr
         needs,
     })
 }
+
+/// A record names what a library was built with, and its hooks.
+const LARGEST_RECORD: usize = 64 * 1024;
 
 fn check_machine(file: &object::File<'_>) -> Result<(), String> {
     let native = if cfg!(windows) {
@@ -244,11 +250,11 @@ fn check_record(record: &Record) -> Result<(), String> {
 }
 
 /// Checks the accounting flag against the hooks: with the flag both, without it none.
-pub(crate) fn check_accounting(manifest: &Manifest, module: &ModuleInfo) -> Result<(), ModuleError> {
+pub(crate) fn check_accounting(pull_accounting: bool, module: &ModuleInfo) -> Result<(), ModuleError> {
     let hooks = [Hook::GetUsageSpecs, Hook::GetPendingAccounting];
-    let wrong = hooks.iter().find(|hook| module.implements(**hook) != manifest.pull_accounting);
+    let wrong = hooks.iter().find(|hook| module.implements(**hook) != pull_accounting);
     let Some(hook) = wrong else { return Ok(()) };
-    Err(ModuleError::Accounting(if manifest.pull_accounting {
+    Err(ModuleError::Accounting(if pull_accounting {
         format!("it is true, and the module doesn't implement {hook}")
     } else {
         format!("it is not true, and the module implements {hook}")

@@ -3,14 +3,15 @@
 //! The rules are those of the Business API Ecosystem. Its own host stops or crashes at some violations; here every one
 //! is reported, all at once, each with its JSON path.
 
-use std::fmt;
+use std::{cmp::Ordering, fmt};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory};
 
 use super::{
     Version,
-    strict_json::{self, Path},
+    strict_json::{self, MOST_REPORTED, Path},
 };
 
 /// How an asset may be provided.
@@ -130,7 +131,7 @@ fn lines(violations: &[Violation]) -> String {
     violations.iter().map(|violation| format!("\n  {violation}")).collect()
 }
 
-const LARGEST: usize = 1024 * 1024;
+pub(super) const LARGEST: usize = 1024 * 1024;
 const REQUIRED: [(&str, Kind); 5] = [
     ("name", Kind::Text),
     ("author", Kind::Text),
@@ -150,10 +151,37 @@ const OPTIONAL: [(&str, Kind); 6] = [
 impl Manifest {
     /// Checks a `package.json`.
     pub fn parse(bytes: &[u8]) -> Result<Self, ManifestError> {
+        Draft::read(bytes).0
+    }
+
+    /// The plugin's id: the name in lower case, with `-` for spaces.
+    pub fn id(&self) -> String {
+        self.name.to_lowercase().replace(' ', "-")
+    }
+}
+
+/// What can be said of a `package.json` also if it breaks rules.
+#[derive(Debug, Default)]
+pub(crate) struct Draft {
+    /// The module that it names.
+    pub(crate) module: Option<String>,
+    /// Whether it says that usage is pulled; `None` where that can't be told.
+    pub(crate) pull_accounting: Option<bool>,
+    /// What is odd and accepted.
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Draft {
+    /// Checks a `package.json`, and tells what can be told of it in any case.
+    pub(crate) fn read(bytes: &[u8]) -> (Result<Manifest, ManifestError>, Draft) {
         if bytes.len() > LARGEST {
-            return Err(ManifestError::Json(format!("it has {} bytes; at most {LARGEST} are taken", bytes.len())));
+            let error = ManifestError::Json(format!("it is longer than the {LARGEST} bytes that are taken"));
+            return (Err(error), Draft::default());
         }
-        let (json, duplicates) = strict_json::parse(bytes).map_err(ManifestError::Json)?;
+        let (json, duplicates) = match strict_json::parse(bytes) {
+            Ok(parsed) => parsed,
+            Err(error) => return (Err(ManifestError::Json(error)), Draft::default()),
+        };
         let mut check = Check::default();
         for path in duplicates {
             check.violations.push(Violation { path, problem: "this key stands twice".to_owned() });
@@ -165,23 +193,20 @@ impl Manifest {
                 None
             }
         };
-        match manifest {
+        let pull_accounting = json.get("pull_accounting").map_or(Some(false), Value::as_bool);
+        let module = json.get("module").and_then(Value::as_str).filter(|module| !module.is_empty());
+        let draft = Draft {
+            module: module.map(str::to_owned),
+            pull_accounting: pull_accounting.filter(|_| json.is_object()),
+            warnings: check.warnings.clone(),
+        };
+        let checked = match manifest {
             Some(manifest) if check.violations.is_empty() => {
                 Ok(Manifest { warnings: check.warnings, json, ..manifest })
             }
             _ => Err(ManifestError::Rules(check.violations)),
-        }
-    }
-
-    /// The module that a document names, also if the document breaks other rules.
-    pub(crate) fn module_in(bytes: &[u8]) -> Option<String> {
-        let (json, _) = strict_json::parse(bytes).ok()?;
-        json.get("module").and_then(Value::as_str).filter(|module| !module.is_empty()).map(str::to_owned)
-    }
-
-    /// The plugin's id: the name in lower case, with `-` for spaces.
-    pub fn id(&self) -> String {
-        self.name.to_lowercase().replace(' ', "-")
+        };
+        (checked, draft)
     }
 }
 
@@ -227,7 +252,11 @@ fn shown(value: &Value) -> &'static str {
 
 /// A name of a plugin or of a form field: letters, digits, `_`, space, `-`.
 fn is_name(name: &str) -> bool {
-    !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || ['_', ' ', '-'].contains(&c))
+    let is_letter_or_digit = |c: char| {
+        use GeneralCategoryGroup::{Letter, Number};
+        matches!(c.general_category_group(), Letter | Number)
+    };
+    !name.is_empty() && name.chars().all(|c| is_letter_or_digit(c) || ['_', ' ', '-'].contains(&c))
 }
 
 #[derive(Default)]
@@ -238,11 +267,20 @@ struct Check {
 
 impl Check {
     fn violation(&mut self, path: &Path<'_>, problem: impl Into<String>) {
-        self.violations.push(Violation { path: path.to_string(), problem: problem.into() });
+        match self.violations.len().cmp(&MOST_REPORTED) {
+            Ordering::Less => self.violations.push(Violation { path: path.to_string(), problem: problem.into() }),
+            Ordering::Equal => {
+                self.violations
+                    .push(Violation { path: "$".to_owned(), problem: "and more: mend these first".to_owned() });
+            }
+            Ordering::Greater => {}
+        }
     }
 
     fn warn(&mut self, warning: impl Into<String>) {
-        self.warnings.push(warning.into());
+        if self.warnings.len() < MOST_REPORTED {
+            self.warnings.push(warning.into());
+        }
     }
 
     /// The value if it is of the kind; a violation if it is of another.
@@ -321,7 +359,8 @@ impl Check {
 
     fn module(&mut self, module: &str) -> String {
         if module.is_empty() {
-            self.violation(&Path::Key(&Path::Root, "module"), "it names no library");
+            // Allowed in a manifest; a package with it has no module.
+            self.warn("$.module names no library");
         } else if super::inspect::is_python_class(module) {
             self.warn(super::inspect::python_hint(module));
         }
@@ -344,7 +383,7 @@ impl Check {
                 }
             };
             if known.contains(&format) {
-                self.warn(format!("{path} names {:?} twice", formats[index]));
+                self.warn(format!("{path} names {} twice", formats[index]));
             } else {
                 known.push(format);
             }
@@ -363,7 +402,8 @@ impl Check {
                     self.violation(&Path::Index(&path, index), problem);
                 }
                 (Some(text), _) => texts.push(text.to_owned()),
-                (None, _) => drop(self.typed(&Path::Index(&path, index), value, Kind::Text)),
+                (None, Some(_)) => drop(self.typed(&Path::Index(&path, index), value, Kind::Text)),
+                (None, None) => self.warn(format!("{} is no text and is ignored", Path::Index(&path, index))),
             }
         }
         texts
@@ -386,7 +426,7 @@ impl Check {
         }
         for (index, name) in order.iter().enumerate() {
             match name.as_str() {
-                None => drop(self.typed(&Path::Index(&order_path, index), name, Kind::Text)),
+                None => self.warn(format!("{} is no text and is ignored", Path::Index(&order_path, index))),
                 Some(name) if form.is_some_and(|form| !form.contains_key(name)) => {
                     self.warn(format!(
                         "{} names {name:?}, which the form doesn't have",

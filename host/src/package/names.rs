@@ -4,39 +4,61 @@ use std::collections::HashMap;
 
 use unicode_normalization::UnicodeNormalization;
 
-use super::{PackageError, archive::Entry};
+use super::{PackageError, archive::Entry, strict_json::MOST_REPORTED};
 
 const DEEPEST: usize = 32;
 const LONGEST: usize = 1024;
 
-/// Checks every name on its own and against all others, before anything is written.
-pub(super) fn check(entries: &[Entry]) -> Result<(), PackageError> {
-    // What a name is to a file system that knows neither case nor normalisation → as it is spelled, and if it is a folder.
-    let mut seen: HashMap<String, (&str, bool, bool)> = HashMap::new();
+/// A file or folder that was seen: the number of its folder, and its name as a file system sees it that knows neither case
+/// nor normalisation.
+type Seen = (usize, String);
+
+/// How it was named, what it is, and whether the zip lists it itself.
+struct Known<'a> {
+    number: usize,
+    spelled: &'a str,
+    is_folder: bool,
+    is_listed: bool,
+}
+
+/// Checks every name on its own and against all others, before anything is written. Answers all that is wrong, up to a
+/// bound.
+pub(super) fn check(entries: &[Entry]) -> Result<(), Vec<PackageError>> {
+    let mut seen: HashMap<Seen, Known<'_>> = HashMap::new();
+    let mut errors = Vec::new();
     for entry in entries {
-        let bad = |problem: String| PackageError::Entry { name: entry.name.clone(), problem };
-        let path = entry.name.strip_suffix('/').unwrap_or(&entry.name);
-        check_path(path).map_err(bad)?;
-        let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
-        for end in ends {
-            let (part, is_entry) = (&path[..end], end == path.len());
-            let is_folder = !is_entry || entry.is_folder;
-            match seen.get_mut(&folded(part)) {
-                None => {
-                    seen.insert(folded(part), (part, is_folder, is_entry));
-                }
-                Some((other, _, _)) if *other != part => {
-                    return Err(bad(format!("{part:?} and {other:?} are one name where case or accents don't count")));
-                }
-                Some((_, other_is_folder, _)) if *other_is_folder != is_folder => {
-                    return Err(bad(format!("{part:?} is a file and a folder")));
-                }
-                Some((_, _, listed)) if *listed && is_entry => {
-                    return Err(bad("there are two entries of this name".to_owned()));
-                }
-                Some((_, _, listed)) => *listed |= is_entry,
-            }
+        if let Err(problem) = check_path(entry.path()).and_then(|()| remember(&mut seen, entry)) {
+            errors.push(PackageError::Entry { name: entry.name.clone(), problem });
         }
+        if errors.len() >= MOST_REPORTED {
+            break;
+        }
+    }
+    if errors.is_empty() { Ok(()) } else { Err(errors) }
+}
+
+/// Adds an entry and its folders to what was seen.
+fn remember<'a>(seen: &mut HashMap<Seen, Known<'a>>, entry: &'a Entry) -> Result<(), String> {
+    let mut folder = 0;
+    let mut parts = entry.path().split('/').peekable();
+    while let Some(part) = parts.next() {
+        let is_listed = parts.peek().is_none();
+        let is_folder = !is_listed || entry.is_folder;
+        let number = seen.len() + 1;
+        let known =
+            seen.entry((folder, folded(part))).or_insert(Known { number, spelled: part, is_folder, is_listed: false });
+        if known.spelled != part {
+            let other = known.spelled;
+            return Err(format!("{part:?} and {other:?} are one name where case or accents don't count"));
+        }
+        if known.is_folder != is_folder {
+            return Err(format!("{part:?} is a file and a folder"));
+        }
+        if known.is_listed && is_listed {
+            return Err("there are two entries of this name".to_owned());
+        }
+        known.is_listed |= is_listed;
+        folder = known.number;
     }
     Ok(())
 }

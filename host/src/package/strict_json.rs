@@ -5,6 +5,9 @@ use std::{cell::RefCell, fmt};
 use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
+/// How many things of a kind are reported about one document: enough to mend it, and bounded.
+pub(super) const MOST_REPORTED: usize = 100;
+
 /// Parses a document. The second part are the JSON paths of keys that stand twice; the first value of each was kept.
 pub(super) fn parse(bytes: &[u8]) -> Result<(Value, Vec<String>), String> {
     match bytes {
@@ -36,6 +39,11 @@ impl fmt::Display for Path<'_> {
             Path::Root => f.write_str("$"),
             Path::Index(parent, index) => write!(f, "{parent}[{index}]"),
             Path::Key(parent, key) => {
+                // Whoever wrote the document chose the length of its keys.
+                let key = match key.char_indices().nth(60) {
+                    Some((end, _)) => &format!("{}…", &key[..end]),
+                    None => *key,
+                };
                 let plain = !key.is_empty() && key.chars().all(|c| c.is_alphanumeric() || c == '_');
                 if plain { write!(f, "{parent}.{key}") } else { write!(f, "{parent}[{key:?}]") }
             }
@@ -104,7 +112,10 @@ impl<'de> Visitor<'de> for Node<'_> {
             let path = Path::Key(&self.path, &key);
             let value = access.next_value_seed(Node { path, ..self })?;
             if values.contains_key(&key) {
-                self.duplicates.borrow_mut().push(path.to_string());
+                let mut duplicates = self.duplicates.borrow_mut();
+                if duplicates.len() < MOST_REPORTED {
+                    duplicates.push(path.to_string());
+                }
             } else {
                 values.insert(key, value);
             }

@@ -31,8 +31,8 @@ pub enum RegistryError {
         /// Why.
         source: rusqlite::Error,
     },
-    /// A later billhook made it.
-    #[error("the registry {} has format {found}, which this billhook doesn't know (it knows {known}); use a newer one", path.display())]
+    /// A later billhook made it, or another program.
+    #[error("the registry {} has format {found}, which this billhook doesn't know (it knows {known})", path.display())]
     Newer {
         /// The file.
         path: PathBuf,
@@ -161,6 +161,7 @@ pub(crate) enum Tried {
 /// The registry of a home.
 pub(crate) struct Registry {
     path: PathBuf,
+    is_new: bool,
     main: Mutex<Connection>,
     /// The state has a connection of its own, so that plugins that keep things don't hold up anything else.
     state: Mutex<Connection>,
@@ -170,13 +171,18 @@ impl Registry {
     /// Opens the registry of a home, and makes it if there is none.
     pub(crate) fn open(home: &Path) -> Result<Self, RegistryError> {
         let path = home.join("registry.db");
-        let main = schema::open(&path)?;
+        let (main, is_new) = schema::open(&path)?;
         let state = schema::connect(&path).map_err(|source| RegistryError::Open { path: path.clone(), source })?;
-        Ok(Registry { path, main: Mutex::new(main), state: Mutex::new(state) })
+        Ok(Registry { path, is_new, main: Mutex::new(main), state: Mutex::new(state) })
     }
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether opening it made it.
+    pub(crate) fn is_new(&self) -> bool {
+        self.is_new
     }
 
     fn main(&self) -> MutexGuard<'_, Connection> {
@@ -236,28 +242,28 @@ impl Registry {
 
     /// A plugin as it is listed.
     pub(crate) fn summary(&self, id: &str) -> Result<Option<PluginSummary>, RegistryError> {
-        let connection = self.main();
-        let mut statement = connection.prepare_cached(&format!("{SUMMARY} WHERE p.id = ?1"))?;
-        Ok(statement.query_row([id], summary).optional()?)
+        find_summary(&self.main(), id)
     }
 
     /// Everything about a plugin.
     pub(crate) fn details(&self, id: &str) -> Result<Option<PluginDetails>, RegistryError> {
-        let Some(summary) = self.summary(id)? else { return Ok(None) };
-        let connection = self.main();
+        let mut connection = self.main();
+        // One transaction, so that no other process's change comes in between.
+        let transaction = connection.transaction()?;
+        let Some(summary) = find_summary(&transaction, id)? else { return Ok(None) };
         let (needs_settings, settings, manifest, module, usage_specs): (
             Option<String>,
             String,
             String,
             String,
             String,
-        ) = connection.query_row(
+        ) = transaction.query_row(
             "SELECT p.needs_settings, p.settings, v.manifest, v.module, v.usage_specs
                  FROM plugin p JOIN version v ON v.plugin = p.id AND v.position = p.position WHERE p.id = ?1",
             [id],
             |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)),
         )?;
-        let mut statement = connection
+        let mut statement = transaction
             .prepare("SELECT version, installed_at, digest FROM version WHERE plugin = ?1 ORDER BY position")?;
         let history = statement
             .query_map([id], |row| {
@@ -283,7 +289,12 @@ impl Registry {
     }
 
     /// Installs a plugin or the next version of one. `settings` replaces those that are there.
-    pub(crate) fn install(&self, new: &NewVersion, settings: Option<&str>, tried: &Tried) -> Result<(), RegistryError> {
+    pub(crate) fn install(
+        &self,
+        new: &NewVersion,
+        settings: Option<&str>,
+        tried: &Tried,
+    ) -> Result<PluginSummary, RegistryError> {
         let module = to_json(&new.id, &new.module)?;
         let (usage_specs, needs_settings) = split(&new.id, tried)?;
         self.change(|transaction| {
@@ -317,7 +328,7 @@ impl Registry {
                     usage_specs
                 ],
             )?;
-            Ok(())
+            changed(transaction, &new.id)
         })
     }
 
@@ -328,7 +339,7 @@ impl Registry {
         version: &str,
         settings: Option<&str>,
         tried: &Tried,
-    ) -> Result<(), RegistryError> {
+    ) -> Result<PluginSummary, RegistryError> {
         let (usage_specs, needs_settings) = split(id, tried)?;
         self.change(|transaction| {
             let position: i64 = transaction.query_row(
@@ -345,12 +356,13 @@ impl Registry {
                 "UPDATE plugin SET position = ?2, needs_settings = ?3 WHERE id = ?1",
                 params![id, position, needs_settings],
             )?;
-            replace_settings(transaction, id, settings)
+            replace_settings(transaction, id, settings)?;
+            changed(transaction, id)
         })
     }
 
     /// Gives a plugin other settings, which it was tried with.
-    pub(crate) fn set_settings(&self, id: &str, settings: &str, tried: &Tried) -> Result<(), RegistryError> {
+    pub(crate) fn set_settings(&self, id: &str, settings: &str, tried: &Tried) -> Result<PluginSummary, RegistryError> {
         let (usage_specs, needs_settings) = split(id, tried)?;
         self.change(|transaction| {
             transaction.execute(
@@ -359,15 +371,16 @@ impl Registry {
                 params![id, usage_specs],
             )?;
             transaction.execute("UPDATE plugin SET needs_settings = ?2 WHERE id = ?1", params![id, needs_settings])?;
-            replace_settings(transaction, id, Some(settings))
+            replace_settings(transaction, id, Some(settings))?;
+            changed(transaction, id)
         })
     }
 
     /// Switches a plugin on or off.
-    pub(crate) fn set_enabled(&self, id: &str, enabled: bool) -> Result<(), RegistryError> {
+    pub(crate) fn set_enabled(&self, id: &str, enabled: bool) -> Result<PluginSummary, RegistryError> {
         self.change(|transaction| {
             transaction.execute("UPDATE plugin SET enabled = ?2 WHERE id = ?1", params![id, enabled])?;
-            Ok(())
+            changed(transaction, id)
         })
     }
 
@@ -400,6 +413,16 @@ impl Registry {
 
 const SUMMARY: &str = "SELECT p.id, v.name, v.author, v.version, p.enabled, p.needs_settings IS NOT NULL
     FROM plugin p JOIN version v ON v.plugin = p.id AND v.position = p.position";
+
+fn find_summary(connection: &Connection, id: &str) -> Result<Option<PluginSummary>, RegistryError> {
+    let mut statement = connection.prepare_cached(&format!("{SUMMARY} WHERE p.id = ?1"))?;
+    Ok(statement.query_row([id], summary).optional()?)
+}
+
+/// The plugin as a change leaves it.
+fn changed(transaction: &Transaction<'_>, id: &str) -> Result<PluginSummary, RegistryError> {
+    find_summary(transaction, id)?.ok_or_else(|| RegistryError::Sql(rusqlite::Error::QueryReturnedNoRows))
+}
 
 fn summary(row: &Row<'_>) -> rusqlite::Result<PluginSummary> {
     Ok(PluginSummary {

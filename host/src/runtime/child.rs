@@ -70,11 +70,30 @@ pub(super) fn die_with_parent() {
     // closes.
     std::thread::spawn(|| {
         let _ = io::copy(&mut io::stdin(), &mut io::sink());
-        std::process::exit(3);
+        // Not `exit`, which runs the destructors of libraries and waits for the loader's lock.
+        #[cfg(unix)]
+        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+        std::process::abort();
     });
 }
 
-/// Ends a child process and whatever it started in its process group.
+/// Whether a child process ended. It is not reaped yet, so that its number is still its own.
+pub(super) fn has_ended(child: &mut std::process::Child) -> io::Result<bool> {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+        let pid = i32::try_from(child.id())
+            .ok()
+            .and_then(Pid::from_raw)
+            .ok_or_else(|| io::Error::other("no such process"))?;
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        Ok(waitid(WaitId::Pid(pid), options)?.is_some())
+    }
+    #[cfg(not(unix))]
+    Ok(child.try_wait()?.is_some())
+}
+
+/// Ends a child process that was not reaped yet, and whatever it started in its process group.
 pub(super) fn kill(child: &mut std::process::Child) {
     #[cfg(unix)]
     if let Some(group) = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw) {

@@ -21,6 +21,7 @@ pub(crate) trait StateStore: Send + Sync + 'static {
 pub(crate) struct PluginServices {
     pub(crate) plugin: String,
     pub(crate) settings: String,
+    pub(crate) folder: String,
     pub(crate) state: Arc<dyn StateStore>,
 }
 
@@ -31,6 +32,10 @@ impl HostServices for PluginServices {
 
     fn settings(&self) -> &str {
         &self.settings
+    }
+
+    fn package_folder(&self) -> &str {
+        &self.folder
     }
 
     fn log(&self, level: u32, message: &str) {

@@ -7,7 +7,7 @@ use std::{
     io::{self, BufRead, Read, Write},
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, mpsc},
     thread,
     time::{Duration, Instant},
 };
@@ -86,6 +86,8 @@ pub(crate) struct Trial {
     pub(crate) library: PathBuf,
     pub(crate) module: ModuleInfo,
     pub(crate) settings: String,
+    /// The folder of the unpacked package.
+    pub(crate) folder: String,
     /// The registry that holds the plugin's state, to be read.
     pub(crate) registry: Option<PathBuf>,
 }
@@ -125,26 +127,27 @@ pub(crate) fn try_module(
     let mut child = command.arg(&answer).stdin(Stdio::piped()).spawn().map_err(TrialError::Start)?;
     let errors = keep_errors(child.stderr.take());
     let deadline = Instant::now() + limit;
-    // The pipe stays open until the child is done: its end tells the child that this process is gone.
-    let asked = child.stdin.take().map(|mut pipe| {
-        let mut request = serde_json::to_vec(trial).map_err(io::Error::other)?;
-        request.push(b'\n');
-        match pipe.write_all(&request) {
+    let mut request = serde_json::to_vec(trial).map_err(|error| TrialError::Start(error.into()))?;
+    request.push(b'\n');
+    let pipe = child.stdin.take();
+    let ended = thread::scope(|scope| {
+        // The pipe stays open until the child is done: its end tells the child that this process is gone. Writing has a
+        // thread of its own, because a child that doesn't read would hold it up.
+        let (done, is_done) = mpsc::channel::<()>();
+        scope.spawn(move || {
+            let mut pipe = pipe;
             // A child that died at once is reported by how it ended.
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
-            _ => Ok(pipe),
-        }
+            let _ = pipe.as_mut().map(|pipe| pipe.write_all(&request));
+            let _ = is_done.recv();
+        });
+        let ended = wait(&mut child, deadline);
+        // Also after a good end: what it started and left behind goes with it.
+        child::kill(&mut child);
+        drop(done);
+        ended
     });
-    let pipe = asked.transpose();
-    let status = match &pipe {
-        Ok(_) => wait(&mut child, deadline),
-        Err(_) => Ok(None),
-    };
-    // Also after a good end: what it started and left behind goes with it.
-    child::kill(&mut child);
-    let _ = child.wait();
-    pipe.map_err(TrialError::Start)?;
-    let status = status.map_err(TrialError::Start)?;
+    let status = child.wait().map_err(TrialError::Start)?;
+    let status = ended.map_err(TrialError::Start)?.then_some(status);
     let (stage, last) = read_answer(&answer).map_err(TrialError::Start)?;
     let errors = errors.text();
     if !errors.is_empty() {
@@ -158,20 +161,18 @@ pub(crate) fn try_module(
     }
 }
 
-/// Waits until the child ended, or until the deadline: then `None`.
-fn wait(child: &mut std::process::Child, deadline: Instant) -> io::Result<Option<ExitStatus>> {
+/// Waits until the child ended, or until the deadline: then `false`.
+fn wait(child: &mut std::process::Child, deadline: Instant) -> io::Result<bool> {
     let mut pause = Duration::from_micros(500);
-    loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok(Some(status));
-        }
+    while !child::has_ended(child)? {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Ok(None);
+            return Ok(false);
         }
         thread::sleep(pause.min(left));
         pause = (pause * 2).min(Duration::from_millis(10));
     }
+    Ok(true)
 }
 
 /// The last stage that was reached, and the last line if it is more than a stage.
@@ -278,7 +279,7 @@ pub(crate) fn run(answer: &Path, read_state: ReadState) -> io::Result<()> {
     };
     say(&Line::Stage(Stage::Constructing))?;
     let state = Arc::new(ThrowAwayState { registry: trial.registry, read_state, changes: Mutex::default() });
-    let services = PluginServices { plugin: trial.plugin, settings: trial.settings, state };
+    let services = PluginServices { plugin: trial.plugin, settings: trial.settings, folder: trial.folder, state };
     let instance = match library.construct(services) {
         Ok(instance) => instance,
         // A constructor that panics is a fault of the plugin's; one that returns an error asks for other settings.

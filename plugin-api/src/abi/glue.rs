@@ -94,7 +94,8 @@ unsafe extern "C" fn record<P: ExportPlugin>() -> Text {
 unsafe extern "C" fn construct<P: ExportPlugin>(services: ServicesHandle, reply: ReplyHandle) -> Instance {
     // SAFETY: the host hands over a share of its services.
     let services = unsafe { SharedServices::from_handle(services) };
-    guard::watch_panics(&services);
+    let log = services.clone();
+    guard::watch_panics(move |line| log.log(1, line));
     let mut instance: Instance = std::ptr::null();
     guard::status(reply, || {
         // A plugin of size zero has no allocation; a box of a box has one that is never null and of its own.

@@ -7,7 +7,7 @@ use std::{
     sync::OnceLock,
 };
 
-use super::{reply::send_refusal, services::SharedServices, types::ReplyHandle};
+use super::{reply::send_refusal, types::ReplyHandle};
 use crate::PluginError;
 
 thread_local! {
@@ -15,14 +15,17 @@ thread_local! {
     static LAST_PANIC: RefCell<Option<(String, String)>> = const { RefCell::new(None) };
 }
 
+/// Takes a line.
+type PanicLog = Box<dyn Fn(&str) + Send + Sync>;
+
 /// The log that panics go to, also those of threads that the plugin started itself.
-static PANIC_LOG: OnceLock<SharedServices> = OnceLock::new();
+static PANIC_LOG: OnceLock<PanicLog> = OnceLock::new();
 
 /// Sends this library's panics to the host's log in place of standard error, and notes where they were raised.
 ///
 /// A library has its own copy of the standard library, so this touches neither the host's hook nor another plugin's.
-pub(crate) fn watch_panics(services: &SharedServices) {
-    if PANIC_LOG.set(services.clone()).is_ok() {
+pub(crate) fn watch_panics(log: impl Fn(&str) + Send + Sync + 'static) {
+    if PANIC_LOG.set(Box::new(log)).is_ok() {
         std::panic::set_hook(Box::new(note_panic));
     }
 }
@@ -31,7 +34,7 @@ fn note_panic(info: &PanicHookInfo<'_>) {
     let message = message(info.payload());
     let place = info.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
     if let Some(log) = PANIC_LOG.get() {
-        log.log(1, &format!("panicked at {place}: {message}"));
+        log(&format!("panicked at {place}: {message}"));
     }
     LAST_PANIC.with(|last| {
         if let Ok(mut last) = last.try_borrow_mut() {

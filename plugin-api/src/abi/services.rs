@@ -16,6 +16,8 @@ pub trait HostServices: Send + Sync + 'static {
     fn plugin_id(&self) -> &str;
     /// The operator's settings: a JSON document.
     fn settings(&self) -> &str;
+    /// The folder of the unpacked package: an absolute path.
+    fn package_folder(&self) -> &str;
     /// Logs a line of the plugin's: 1 error, 2 warning, 3 info, 4 debug, 5 trace, others as trace. The message is not
     /// trusted: it may hold anything.
     fn log(&self, level: u32, message: &str);
@@ -78,6 +80,10 @@ impl SharedServices {
         self.text(|table| table.settings())
     }
 
+    pub(crate) fn package_folder(&self) -> &str {
+        self.text(|table| table.package_folder())
+    }
+
     pub(crate) fn log(&self, level: u32, message: &str) {
         // SAFETY: the share keeps the object alive.
         unsafe { (self.0.table.log().0)(self.0.object, level, Text::new(message.as_bytes())) }
@@ -130,6 +136,7 @@ static FUNCTIONS: StaticRef<WithMetadata<ServicesTable>> = {
         release: Share(release),
         plugin_id: GetText(plugin_id),
         settings: GetText(settings),
+        package_folder: GetText(package_folder),
         log: Log(log),
         state_get: StateKey(state_get),
         state_keep: StateKeep(state_keep),
@@ -163,6 +170,11 @@ unsafe extern "C" fn plugin_id(object: Object) -> Text {
 unsafe extern "C" fn settings(object: Object) -> Text {
     // SAFETY: the caller holds a share.
     Text::new(unsafe { services(object) }.settings().as_bytes())
+}
+
+unsafe extern "C" fn package_folder(object: Object) -> Text {
+    // SAFETY: the caller holds a share.
+    Text::new(unsafe { services(object) }.package_folder().as_bytes())
 }
 
 unsafe extern "C" fn log(object: Object, level: u32, message: Text) {

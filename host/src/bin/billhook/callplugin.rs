@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
-use billhook::{Hook, HookAnswer, HookObjects};
+use billhook::{ErrorKind, Hook, HookAnswer, HookObjects};
 use serde::Serialize;
 
 use crate::{Global, PluginId, output::Output, read_text};
@@ -50,6 +50,9 @@ pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> an
             output.json(&Outcome { outcome, answer })
         }
         Err(error) => {
+            if arguments.objects.is_none() && error.kind() == ErrorKind::BadValue {
+                output.note("hint", "name the objects that the hook takes with --objects FILE.json");
+            }
             output.json(&serde_json::json!({ "outcome": "refused", "refusal": error }))?;
             Err(error.into())
         }

@@ -9,7 +9,12 @@ use crate::{
 };
 
 pub(crate) fn run(global: &Global, output: &Output) -> anyhow::Result<()> {
-    let plugins = global.host()?.list()?;
+    let Some(host) = global.existing_host()? else {
+        let home = global.home()?;
+        output.note("warning", &format!("there is no home at {} yet; loadplugin ZIP makes one", home.display()));
+        return output.answer(&Vec::<PluginSummary>::new(), |_| String::new());
+    };
+    let plugins = host.list()?;
     if output.is_terminal() && plugins.is_empty() {
         return output.text("no plugins are installed; loadplugin ZIP installs one");
     }

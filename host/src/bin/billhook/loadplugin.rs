@@ -21,7 +21,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> anyhow::Result<()> {
     let settings = read_settings(arguments.settings.as_deref())?;
-    let host = global.host()?;
+    let host = global.new_host()?;
     let progress = Progress::start(format!("installing {}", arguments.package.display()));
     let install = Install { settings: settings.as_deref(), force: arguments.force };
     let installed = host.install(&arguments.package, &install).map_err(about(&arguments.package));

@@ -6,6 +6,7 @@ mod completions;
 mod disableplugin;
 mod downgradeplugin;
 mod enableplugin;
+mod hints;
 mod listplugins;
 mod loadplugin;
 mod newplugin;
@@ -42,8 +43,8 @@ struct Command {
 /// What every verb takes.
 #[derive(Args)]
 struct Global {
-    /// The folder that holds the installed plugins [default: billhook in the platform's data folder]
-    #[arg(long, global = true, value_name = "DIR", env = "BILLHOOK_HOME")]
+    /// The folder that holds the installed plugins [env: BILLHOOK_HOME] [default: billhook in the platform's data folder]
+    #[arg(long, global = true, value_name = "DIR")]
     home: Option<PathBuf>,
     /// Answer as JSON
     #[arg(long, global = true)]
@@ -133,16 +134,38 @@ fn run(verb: Verb, global: &Global, output: &Output) -> anyhow::Result<()> {
 }
 
 impl Global {
-    /// Opens the home that was asked for.
+    /// The home that was asked for.
+    fn home(&self) -> anyhow::Result<PathBuf> {
+        // Not read by clap, whose messages would then show `--home` as if it were required.
+        let named = self.home.clone().or_else(|| std::env::var_os("BILLHOOK_HOME").map(PathBuf::from));
+        if let Some(home) = named.filter(|home| !home.as_os_str().is_empty()) {
+            return Ok(home);
+        }
+        let folders = directories::ProjectDirs::from("", "", "billhook");
+        let folders = folders.context("this system has no data folder; name one with --home DIR or BILLHOOK_HOME")?;
+        Ok(folders.data_dir().to_owned())
+    }
+
+    /// Opens the home, and makes it if there is none.
+    fn new_host(&self) -> anyhow::Result<Host> {
+        Ok(Host::open(self.home()?)?)
+    }
+
+    /// Opens the home, if there is one: only installing makes one, so that a misspelt name is noticed.
+    fn existing_host(&self) -> anyhow::Result<Option<Host>> {
+        let home = self.home()?;
+        match fs::metadata(&home) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            _ => Ok(Some(Host::open(home)?)),
+        }
+    }
+
+    /// Opens the home, which has to be there.
     fn host(&self) -> anyhow::Result<Host> {
-        let home = match &self.home {
-            Some(home) => home.clone(),
-            None => directories::ProjectDirs::from("", "", "billhook")
-                .context("this system has no data folder; name one with --home DIR or BILLHOOK_HOME")?
-                .data_dir()
-                .to_owned(),
-        };
-        Ok(Host::open(home)?)
+        let home = self.home()?;
+        let none =
+            || format!("there is no home at {}; loadplugin makes one, and --home DIR names another", home.display());
+        self.existing_host()?.with_context(none)
     }
 }
 

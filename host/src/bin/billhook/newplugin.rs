@@ -21,6 +21,13 @@ pub(crate) struct Arguments {
     api: Option<PathBuf>,
 }
 
+/// Names that a crate can't have, or that would hide what the template uses.
+const RESERVED: &str = "\
+    abstract alloc as async await become billhook-plugin-api box break const continue core crate do dyn \
+    else enum extern false final fn for gen if impl in let loop macro match mod move mut override priv \
+    proc-macro pub ref return self serde static std struct super test trait true try type typeof unsafe \
+    unsized use where while";
+
 /// The files of a new plugin, with `{{…}}` where its name goes.
 const TEMPLATE: [(&str, &str); 6] = [
     ("Cargo.toml", include_str!("template/Cargo.toml.in")),
@@ -40,6 +47,9 @@ struct Made {
 pub(crate) fn run(arguments: &Arguments, output: &Output) -> anyhow::Result<()> {
     let name = arguments.name.as_str();
     let id = name.to_lowercase().replace(' ', "-");
+    if RESERVED.split(' ').any(|reserved| reserved == id) {
+        bail!("{name:?} can't name a crate: {id:?} means something to Rust; choose another name");
+    }
     let right = id.starts_with(|c: char| c.is_ascii_alphabetic())
         && id.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
         && !id.ends_with('-');
@@ -54,14 +64,7 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> anyhow::Result<()> 
         Some(path) => format!("path = {}", toml_text(&api_folder(path)?)),
         None => format!("version = {:?}", billhook::API_VERSION),
     };
-    let type_name: String = id.split(['-', '_']).map(capitalised).collect();
-    let values = [
-        ("{{name}}", name),
-        ("{{id}}", &id),
-        ("{{module}}", &id.replace('-', "_")),
-        ("{{type}}", &type_name),
-        ("{{api}}", &api),
-    ];
+    let values = [("{{name}}", name), ("{{id}}", &id), ("{{module}}", &id.replace('-', "_")), ("{{api}}", &api)];
     for (file, template) in TEMPLATE {
         let text = values.iter().fold(template.to_owned(), |text, (mark, value)| text.replace(mark, value));
         let path = folder.join(file);
@@ -94,11 +97,6 @@ fn api_folder(path: &Path) -> anyhow::Result<String> {
 fn toml_text(text: &str) -> String {
     // A basic string of TOML has the escapes of JSON.
     serde_json::Value::from(text).to_string()
-}
-
-fn capitalised(word: &str) -> String {
-    let mut characters = word.chars();
-    characters.next().map(|first| first.to_ascii_uppercase().to_string() + characters.as_str()).unwrap_or_default()
 }
 
 /// Whether cargo can resolve what the new crate depends on.

@@ -3,7 +3,10 @@
 use std::io::{self, IsTerminal, Write};
 
 use billhook::{HookError, HostError};
+
 use serde::Serialize;
+
+use crate::hints;
 
 /// Where and how answers go.
 pub(crate) struct Output {
@@ -41,8 +44,11 @@ impl Output {
         if text.is_empty() { Ok(()) } else { write(&format!("{}\n", plain(text))) }
     }
 
-    /// Says something beside the answer.
+    /// Says something beside the answer. A JSON answer holds it itself.
     pub(crate) fn note(&self, label: &str, text: &str) {
+        if self.json {
+            return;
+        }
         let colour = if label == "warning" { YELLOW } else { CYAN };
         self.complain(colour, label, text);
     }
@@ -51,7 +57,7 @@ impl Output {
     pub(crate) fn error(&self, error: &anyhow::Error) {
         let chain: Vec<String> = error.chain().map(ToString::to_string).collect();
         let host = error.chain().find_map(|cause| cause.downcast_ref::<HostError>());
-        let hint = host.and_then(HostError::hint);
+        let hint = host.and_then(hints::hint);
         if self.json {
             let hook = error.chain().find_map(|cause| cause.downcast_ref::<HookError>());
             let value = serde_json::json!({ "error": chain.join(": "), "hint": hint, "refusal": hook });

@@ -73,17 +73,24 @@ pub(crate) fn pack(
     }
     let (id, version) = (manifest.id(), manifest.version.to_string());
     let package = target.map_or_else(|| PathBuf::from(format!("{id}-{version}.zip")), Path::to_owned);
-    package::pack(&package, &files).with_context(|| format!("{} can't be written", package.display()))?;
+    // Checked before it takes the name, so that a package that was packed before stays if this one is wrong.
+    let beside = package.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let scratch = tempfile::Builder::new().prefix(".packplugin-").tempdir_in(beside);
+    let scratch = scratch.with_context(|| format!("{} can't be written", package.display()))?;
+    let unchecked = scratch.path().join("package.zip");
+    package::pack(&unchecked, &files).with_context(|| format!("{} can't be written", package.display()))?;
 
-    let report = Host::check(&package, &Limits::default())?;
+    let report = Host::check(&unchecked, &Limits::default())?;
     for warning in &report.warnings {
         output.note("warning", warning);
     }
-    // A package for other machines can't be checked to the end on this one.
-    if !report.is_valid() && triples.is_empty() {
-        fs::remove_file(&package)?;
-        bail!("the plugin can't be packed:\n{}", report.errors.join("\n"));
+    // A library for other machines only can't be checked on this one; everything else can.
+    let elsewhere = |error: &String| !triples.is_empty() && error.contains("it is there for ");
+    let errors: Vec<String> = report.errors.into_iter().filter(|error| !elsewhere(error)).collect();
+    if !errors.is_empty() {
+        bail!("the plugin can't be packed:\n{}", errors.join("\n"));
     }
+    fs::rename(&unchecked, &package).with_context(|| format!("{} can't be written", package.display()))?;
     Ok(Packed { id, version, package })
 }
 
@@ -156,8 +163,17 @@ impl Cargo {
         let mut command = Command::new(&self.program);
         command.args(["build", "--release", "--lib", "--message-format=json-render-diagnostics", "--manifest-path"]);
         command.arg(&self.manifest).args(["--config", "profile.release.strip=true"]);
-        // Paths of this machine would make the bytes depend on it.
-        command.arg("--config").arg(format!("target.'cfg(all())'.rustflags={}", self.remapped_paths()));
+        // Paths of this machine would make the bytes depend on it. Cargo takes flags from one place only: where the user
+        // set some in the environment, ours go there too.
+        let ours = self.remapped_paths();
+        if let Some(theirs) = std::env::var("CARGO_ENCODED_RUSTFLAGS").ok().filter(|flags| !flags.is_empty()) {
+            command.env("CARGO_ENCODED_RUSTFLAGS", [vec![theirs], ours].concat().join("\u{1f}"));
+        } else if let Some(theirs) = std::env::var("RUSTFLAGS").ok().filter(|flags| !flags.trim().is_empty()) {
+            let theirs = theirs.split_whitespace().map(str::to_owned).collect();
+            command.env("CARGO_ENCODED_RUSTFLAGS", [theirs, ours].concat().join("\u{1f}"));
+        } else {
+            command.arg("--config").arg(format!("target.'cfg(all())'.rustflags={}", Value::from(ours)));
+        }
         command.env("CARGO_INCREMENTAL", "0");
         if let Some(triple) = triple {
             command.args(["--target", triple]);
@@ -187,20 +203,23 @@ impl Cargo {
         Ok(library)
     }
 
-    /// Compiler flags, as TOML, that replace this machine's paths in the library.
+    /// Compiler flags that replace this machine's paths in the library.
     ///
     /// Cargo names the crates of a workspace by relative paths; what is left are the registry's crates and those that
     /// the plugin names by a path elsewhere. The plugin's own folder is not in the flags, so that plugins in different
     /// folders share what cargo built of their dependencies.
-    fn remapped_paths(&self) -> Value {
+    fn remapped_paths(&self) -> Vec<String> {
         let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
         let home = home.or_else(|| Some(std::env::home_dir()?.join(".cargo")));
         let mut remapped = Vec::new();
         let mut remap = |path: &Path, name: &str| {
-            remapped.extend(path.to_str().map(|path| Value::from(format!("--remap-path-prefix={path}={name}"))));
+            remapped.extend(path.to_str().map(|path| format!("--remap-path-prefix={path}={name}")));
         };
         if let Some(home) = &home {
             remap(home, "/cargo");
+        }
+        if let Some(target) = self.metadata["target_directory"].as_str() {
+            remap(Path::new(target), "/target");
         }
         let workspace = self.metadata["workspace_root"].as_str().map(Path::new);
         for package in self.metadata["packages"].as_array().into_iter().flatten() {
@@ -211,7 +230,7 @@ impl Cargo {
                 remap(folder, &format!("/{name}"));
             }
         }
-        Value::from(remapped)
+        remapped
     }
 }
 

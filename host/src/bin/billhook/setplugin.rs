@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use billhook::HostError;
+
 use crate::{Global, PluginId, output::Output, progress::Progress, read_text};
 
 #[derive(clap::Args)]
@@ -19,5 +21,11 @@ pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> an
     let progress = Progress::start(format!("trying the settings of {}", arguments.plugin.id));
     let plugin = host.set_settings(&arguments.plugin.id, &settings);
     drop(progress);
+    let plugin = plugin.map_err(|error| match error {
+        HostError::SettingsNotJson(_) | HostError::SettingsTooLarge { .. } => {
+            anyhow::Error::new(error).context(format!("{} is refused", arguments.settings.display()))
+        }
+        error => error.into(),
+    });
     output.answer(&plugin?, |plugin| format!("{} has the new settings", plugin.id))
 }

@@ -3,6 +3,8 @@
 //! A backend builds these and lends them to the host; `billhook callplugin`, workers and HTTP read and write
 //! their JSON form. Plugins see them through views such as [`Asset`](crate::Asset) and never copy them.
 //!
+//! Later minor versions add fields: end what you write with `..Default::default()`.
+//!
 //! In JSON, every field has the name it has here. Absent optional fields may be left out; unknown fields are refused,
 //! because a misspelt one would silently be lost: what else a backend shares goes into `extra`.
 //!
@@ -107,7 +109,7 @@ pub struct Offering {
 }
 
 /// One charge of a customer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Charge {
     /// When the customer was charged.
@@ -167,7 +169,7 @@ pub struct Contract {
 }
 
 /// A product order.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Order {
     /// The id of the order.
@@ -188,6 +190,7 @@ pub struct Order {
 }
 
 /// What a hook changed on its asset. The backend, not the plugin, saves it.
+#[non_exhaustive]
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AssetChanges {
@@ -223,6 +226,7 @@ impl AssetChanges {
 }
 
 /// A unit that a plugin can account for.
+#[non_exhaustive]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UsageSpec {
@@ -240,6 +244,7 @@ impl UsageSpec {
 }
 
 /// Usage that a customer made and that was not yet accounted.
+#[non_exhaustive]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UsageRecord {
@@ -270,6 +275,7 @@ impl UsageRecord {
 }
 
 /// The answer of `get_pending_accounting`.
+#[non_exhaustive]
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PendingAccounting {
@@ -278,6 +284,13 @@ pub struct PendingAccounting {
     /// When the last of this usage was made; none if there was none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_usage: Option<Timestamp<'static>>,
+}
+
+impl PendingAccounting {
+    /// Records, oldest first, and when the last of that usage was made.
+    pub fn new(records: Vec<UsageRecord>, last_usage: Option<Timestamp<'static>>) -> Self {
+        PendingAccounting { records, last_usage }
+    }
 }
 
 fn is_empty(json: &Json<'static>) -> bool {

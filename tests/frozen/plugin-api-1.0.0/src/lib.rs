@@ -81,6 +81,76 @@ pub use data::{PendingAccounting, UsageRecord, UsageSpec};
 /// `impl` really has. A library exports each trait once.
 pub use billhook_plugin_api_macros::export;
 
+/// What the attribute refuses, because it would lose a hook or clash with another.
+///
+/// A hook under a condition: the record would tell of a hook that isn't there.
+/// ```compile_fail
+/// # use billhook_plugin_api::*;
+/// struct Fixture;
+/// #[export]
+/// impl Plugin for Fixture {
+///     fn new(_: Services) -> Result<Self, PluginError> { Ok(Fixture) }
+///     #[cfg(all())]
+///     fn get_usage_specs(&self) -> Result<Vec<UsageSpec>, PluginError> { Ok(vec![]) }
+/// }
+/// # fn main() {}
+/// ```
+/// A hook that a macro makes: the attribute can't see it.
+/// ```compile_fail
+/// # use billhook_plugin_api::*;
+/// macro_rules! hook {
+///     () => { fn get_usage_specs(&self) -> Result<Vec<UsageSpec>, PluginError> { Ok(vec![]) } };
+/// }
+/// struct Fixture;
+/// #[export]
+/// impl Plugin for Fixture {
+///     fn new(_: Services) -> Result<Self, PluginError> { Ok(Fixture) }
+///     hook!();
+/// }
+/// # fn main() {}
+/// ```
+/// Two plugins in one library.
+/// ```compile_fail
+/// # use billhook_plugin_api::*;
+/// mod one {
+///     use billhook_plugin_api::*;
+///     struct Fixture;
+///     #[export]
+///     impl Plugin for Fixture { fn new(_: Services) -> Result<Self, PluginError> { Ok(Fixture) } }
+/// }
+/// mod two {
+///     use billhook_plugin_api::*;
+///     struct Fixture;
+///     #[export]
+///     impl Plugin for Fixture { fn new(_: Services) -> Result<Self, PluginError> { Ok(Fixture) } }
+/// }
+/// # fn main() {}
+/// ```
+/// A generic plugin.
+/// ```compile_fail
+/// # use billhook_plugin_api::*;
+/// struct Fixture<T>(T);
+/// #[export]
+/// impl<T: Send + Sync + 'static> Plugin for Fixture<T> {
+///     fn new(_: Services) -> Result<Self, PluginError> { Err(PluginError::internal("")) }
+/// }
+/// # fn main() {}
+/// ```
+/// And what all of them were without their fault.
+/// ```
+/// #![forbid(unsafe_code)]
+/// # use billhook_plugin_api::*;
+/// struct Fixture;
+/// #[export]
+/// impl Plugin for Fixture {
+///     fn new(_: Services) -> Result<Self, PluginError> { Ok(Fixture) }
+///     fn get_usage_specs(&self) -> Result<Vec<UsageSpec>, PluginError> { Ok(vec![]) }
+/// }
+/// # fn main() {}
+/// ```
+#[cfg(doctest)]
+pub struct WhatExportRefuses;
+
 /// Runs the examples of the plugin guide as tests.
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/plugin-guide.md")]

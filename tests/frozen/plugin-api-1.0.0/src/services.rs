@@ -1,6 +1,6 @@
 //! What the host offers a plugin: a log, the operator's settings, and a small durable state.
 
-use std::fmt;
+use std::{fmt, path::Path};
 
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -43,6 +43,12 @@ impl Services {
     pub fn parse_settings<T: DeserializeOwned>(&self) -> Result<T, PluginError> {
         serde_json::from_str(self.0.settings())
             .map_err(|error| PluginError::bad_value(format!("the settings don't fit: {error}")))
+    }
+
+    /// The folder of the unpacked package: there are the files that were packed with the plugin. Only read them: what is
+    /// written there is not part of the package, and is gone after an upgrade.
+    pub fn package_folder(&self) -> &Path {
+        Path::new(self.0.package_folder())
     }
 
     /// The host's log, where lines carry the plugin's id.

@@ -56,18 +56,20 @@ use crate::{
 
 /// Services with an empty state and no settings; build them with [`FakeServices::build`].
 pub fn services() -> FakeServices {
-    FakeServices { settings: "{}".to_owned(), fake: Fake::default() }
+    FakeServices { settings: "{}".to_owned(), folder: ".".to_owned(), fake: Fake::default() }
 }
 
 /// Services for a test: see [`services`].
 pub struct FakeServices {
     settings: String,
+    folder: String,
     fake: Fake,
 }
 
 #[derive(Clone, Default)]
 struct Fake {
     settings: String,
+    folder: String,
     lines: Arc<Mutex<Vec<String>>>,
     state: Arc<Mutex<BTreeMap<String, String>>>,
 }
@@ -91,6 +93,14 @@ impl FakeServices {
         self
     }
 
+    /// Gives the plugin the folder of an unpacked package; the working folder, which for a test is the crate's, if it is
+    /// given none.
+    #[must_use]
+    pub fn with_package_folder(mut self, folder: &str) -> Self {
+        self.folder = folder.to_owned();
+        self
+    }
+
     /// What the plugin will log.
     pub fn log_lines(&self) -> LogLines {
         LogLines(Arc::clone(&self.fake.lines))
@@ -98,7 +108,7 @@ impl FakeServices {
 
     /// The services. Clones share the state, so a test can read what the plugin kept.
     pub fn build(self) -> Services {
-        Services(SharedServices::new(Arc::new(Fake { settings: self.settings, ..self.fake })))
+        Services(SharedServices::new(Arc::new(Fake { settings: self.settings, folder: self.folder, ..self.fake })))
     }
 }
 
@@ -109,6 +119,10 @@ impl HostServices for Fake {
 
     fn settings(&self) -> &str {
         &self.settings
+    }
+
+    fn package_folder(&self) -> &str {
+        &self.folder
     }
 
     fn log(&self, level: u32, message: &str) {

@@ -75,6 +75,10 @@ fn exported(item: &ItemImpl) -> Result<proc_macro2::TokenStream, Error> {
 fn hooks(item: &ItemImpl) -> Result<Vec<proc_macro2::Ident>, Error> {
     let mut hooks = Vec::new();
     for function in &item.items {
+        if let ImplItem::Macro(invocation) = function {
+            let message = "a hook that a macro makes can't be seen here, and would never be called: write it out";
+            return Err(Error::new(invocation.span(), message));
+        }
         let ImplItem::Fn(function) = function else { continue };
         let conditional =
             |attribute: &&syn::Attribute| attribute.path().is_ident("cfg") || attribute.path().is_ident("cfg_attr");

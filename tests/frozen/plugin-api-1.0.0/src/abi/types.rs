@@ -348,6 +348,8 @@ pub struct ServicesTable {
     pub plugin_id: GetText,
     /// The operator's settings, a JSON document.
     pub settings: GetText,
+    /// The folder of the unpacked package.
+    pub package_folder: GetText,
     /// Logs a line.
     pub log: Log,
     /// Reads a value of the plugin's state.

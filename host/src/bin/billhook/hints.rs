@@ -1,0 +1,28 @@
+//! What to do next about an error, in the words of the command.
+
+use billhook::{HostError, RegistryError, TrialError};
+
+/// What to do next, in a line, where there is something.
+pub(crate) fn hint(error: &HostError) -> Option<String> {
+    Some(match error {
+        HostError::NotInstalled { .. } => "listplugins shows what is installed".to_owned(),
+        HostError::SameVersion { .. } => "raise \"version\" in package.json to upgrade".to_owned(),
+        HostError::NewerInstalled { id, .. } => format!("downgradeplugin {id} goes back to an older version"),
+        HostError::OtherAuthor { .. } | HostError::OtherSpelling { .. } => {
+            "--force upgrades nevertheless; another name makes it another plugin".to_owned()
+        }
+        HostError::NoOlderVersion { id, .. } => format!("removeplugin {id} removes it"),
+        HostError::SettingsRefused { .. } => {
+            "nothing was changed; give it other settings with --settings FILE".to_owned()
+        }
+        HostError::Trial(TrialError::Start(_)) => {
+            "this is not the package's fault; try again, or look with -vv".to_owned()
+        }
+        HostError::Trial(_) => "the plugin's author has to mend this; the host did not load it".to_owned(),
+        HostError::Home { .. } => "--home DIR or BILLHOOK_HOME names another folder".to_owned(),
+        HostError::Registry(RegistryError::Newer { .. }) => {
+            "use the billhook that made it, or another --home".to_owned()
+        }
+        _ => return None,
+    })
+}
