@@ -57,7 +57,7 @@ fn a_call_under_way_finishes_on_the_version_that_it_began_with() {
         wait_for("the call to be inside", || file.with_extension("called").exists());
         host.install(Package::new("X").version("2").write(home.folder()), &Install::default()).expect("upgraded");
         assert_eq!(acquired(&host, "X").expect("the new version"), "\"healthy\"");
-        host.remove("x").expect("removed");
+        host.remove("x", false).expect("removed");
         acquired(&host, "X").expect_err("gone");
         fs::write(&file, "").expect("written");
         assert_eq!(call.join().expect("no panic").meta_info.expect("answered").as_str(), "\"waited\"");
@@ -174,7 +174,7 @@ fn every_call_is_answered_while_plugins_are_installed_changed_and_removed() {
             host.set_enabled("busy", false).expect("off");
             host.set_enabled("busy", true).expect("on");
             host.downgrade("busy", &Default::default()).expect("downgraded");
-            host.remove("busy").expect("removed");
+            host.remove("busy", false).expect("removed");
             host.install(Package::new("Busy").write(home.folder()), &Install::default()).expect("installed");
         }
         stop.store(true, Ordering::Relaxed);

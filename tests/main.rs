@@ -5,6 +5,8 @@ mod support;
 
 /// From `newplugin` to `callplugin`, as an author goes.
 mod authoring;
+/// The life-cycle functions, called as a backend calls them.
+mod backend;
 /// What happens to an install that is killed at any step.
 mod crash;
 /// Calls: which plugin they reach, in parallel, while plugins are changed.

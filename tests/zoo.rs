@@ -163,7 +163,7 @@ fn a_panic_in_a_late_drop_or_in_a_thread_of_its_own_does_not_end_the_host() {
     let host = home.host();
     acquire(&host, &asset("Late")).expect("the call itself is right");
     acquire(&host, &asset("Thread")).expect("the panic was on another thread");
-    host.remove("late").expect("removed");
+    host.remove("late", false).expect("removed");
     host.refresh().expect("the instance is dropped");
     drop(host);
     home.load(&Package::new("Healthy")).succeeded();

@@ -14,7 +14,7 @@ use std::{
 
 use billhook_plugin_api::{
     Hook, Json, PendingAccounting, PluginError, UsageSpec,
-    data::{Asset, AssetChanges, Contract, Order, User},
+    data::{Asset, AssetChanges, Contract, Offering, Order, User},
 };
 
 pub use error::HostError;
@@ -22,6 +22,10 @@ pub use install::{Downgrade, Install, Installed};
 
 use crate::{
     dispatch::{Dispatcher, HookAnswer, HookError, HookObjects, Loader},
+    lifecycle::{
+        AroundError, AssetOutcome, BeginError, BegunOffering, BegunProductSpec, BegunValidation, BundleError,
+        Catalogue, ChangedAsset, Done, Lifecycle, ProductSpecValidation,
+    },
     package::{self, CheckReport, Limits},
     registry::{PluginDetails, PluginSummary, Registry, RegistryError},
     runtime::{ChildProgram, StateStore},
@@ -330,6 +334,142 @@ impl Host {
     ) -> Result<(PendingAccounting, AssetChanges), HookError> {
         let hook = Hook::GetPendingAccounting;
         self.shared.dispatcher.about(hook, asset, |plugin| plugin.get_pending_accounting(asset, contract, order))
+    }
+}
+
+/// The life-cycle functions that a backend calls: a pre hook, the backend's own work, a post hook.
+///
+/// The pre hook refuses: the work never runs. The work fails: no post hook runs. The post hook refuses: the caller gets the
+/// refusal and what the work returned, so that it can undo exactly what it did. Every asset gets its own plugin's hooks.
+impl Host {
+    fn lifecycle(&self) -> Lifecycle<'_> {
+        Lifecycle { dispatcher: &self.shared.dispatcher, registry: &self.shared.registry }
+    }
+
+    /// Begins the validation of a new asset: refuses a format, a media type or an incomplete form that the manifest doesn't
+    /// allow, and runs the pre hook.
+    pub fn begin_product_spec_validation(
+        &self,
+        new: &ProductSpecValidation<'_>,
+    ) -> Result<BegunValidation<'_>, BeginError> {
+        self.lifecycle().begin_product_spec_validation(new)
+    }
+
+    /// Runs the validation of a new asset around the backend's own. The work gets the `meta_info` that the asset is to have,
+    /// the form's defaults included; it answers what it did, and the asset that it found or created.
+    pub fn product_spec_validation<T, E>(
+        &self,
+        new: &ProductSpecValidation<'_>,
+        work: impl FnOnce(&Json<'static>) -> Result<(T, Asset), E>,
+    ) -> Result<Done<T>, AroundError<T, E>> {
+        let begun = self.begin_product_spec_validation(new)?;
+        let (result, asset) = work(begun.meta_info()).map_err(AroundError::Work)?;
+        done(result, begun.finish(&asset))
+    }
+
+    /// Begins to attach an asset to a product specification. A bundle has no hooks of its own.
+    pub fn begin_product_spec_attachment<'a>(
+        &'a self,
+        asset: &Asset,
+        product_spec: &'a Json<'a>,
+        catalogue: &dyn Catalogue,
+    ) -> Result<BegunProductSpec<'a>, BeginError> {
+        self.lifecycle().begin_product_spec(Hook::OnPreProductSpecAttachment, asset, product_spec, catalogue)
+    }
+
+    /// Attaches an asset to a product specification. The work saves what the pre hook changed, and the product's id; it
+    /// answers what it did, and the asset as it is then. The asset is in use from then on; see [`Host::release_asset`].
+    pub fn product_spec_attachment<T, E>(
+        &self,
+        asset: &Asset,
+        product_spec: &Json<'_>,
+        catalogue: &dyn Catalogue,
+        work: impl FnOnce(&AssetChanges) -> Result<(T, Asset), E>,
+    ) -> Result<Done<T>, AroundError<T, E>> {
+        let begun = self.begin_product_spec_attachment(asset, product_spec, catalogue)?;
+        let (result, asset) = work(begun.changes()).map_err(AroundError::Work)?;
+        done(result, begun.finish(&asset))
+    }
+
+    /// Begins to upgrade an asset to a new version. A bundle has no hooks of its own.
+    pub fn begin_product_spec_upgrade<'a>(
+        &'a self,
+        asset: &Asset,
+        product_spec: &'a Json<'a>,
+        catalogue: &dyn Catalogue,
+    ) -> Result<BegunProductSpec<'a>, BeginError> {
+        self.lifecycle().begin_product_spec(Hook::OnPreProductSpecUpgrade, asset, product_spec, catalogue)
+    }
+
+    /// Upgrades an asset to a new version. The work saves it; it answers what it did, and the asset as it is then.
+    pub fn product_spec_upgrade<T, E>(
+        &self,
+        asset: &Asset,
+        product_spec: &Json<'_>,
+        catalogue: &dyn Catalogue,
+        work: impl FnOnce(&AssetChanges) -> Result<(T, Asset), E>,
+    ) -> Result<Done<T>, AroundError<T, E>> {
+        let begun = self.begin_product_spec_upgrade(asset, product_spec, catalogue)?;
+        let (result, asset) = work(begun.changes()).map_err(AroundError::Work)?;
+        done(result, begun.finish(&asset))
+    }
+
+    /// Begins the validation of an offering: runs the pre hook of each of its assets, bundles expanded.
+    pub fn begin_product_offering_validation<'a>(
+        &'a self,
+        offering: &Offering,
+        product_offering: &'a Json<'a>,
+        catalogue: &dyn Catalogue,
+    ) -> Result<BegunOffering<'a>, BeginError> {
+        self.lifecycle().begin_product_offering_validation(offering, product_offering, catalogue)
+    }
+
+    /// Runs the validation of an offering around the backend's own, on creation and on update alike. The work gets the
+    /// assets with what the pre hooks changed.
+    pub fn product_offering_validation<T, E>(
+        &self,
+        offering: &Offering,
+        product_offering: &Json<'_>,
+        catalogue: &dyn Catalogue,
+        work: impl FnOnce(&[ChangedAsset]) -> Result<T, E>,
+    ) -> Result<Done<T, Vec<ChangedAsset>>, AroundError<T, E>> {
+        let begun = self.begin_product_offering_validation(offering, product_offering, catalogue)?;
+        let result = work(begun.assets()).map_err(AroundError::Work)?;
+        done(result, begun.finish())
+    }
+
+    /// A customer paid: tells every asset of the contract's offering, bundles expanded. Answers per asset; one failure
+    /// neither hides nor stops the others.
+    pub fn product_acquired(
+        &self,
+        order: &Order,
+        contract: &Contract,
+        catalogue: &dyn Catalogue,
+    ) -> Result<Vec<AssetOutcome>, BundleError> {
+        self.lifecycle().notify(Hook::OnProductAcquisition, order, contract, catalogue)
+    }
+
+    /// A customer didn't pay: as [`Host::product_acquired`].
+    pub fn product_suspended(
+        &self,
+        order: &Order,
+        contract: &Contract,
+        catalogue: &dyn Catalogue,
+    ) -> Result<Vec<AssetOutcome>, BundleError> {
+        self.lifecycle().notify(Hook::OnProductSuspension, order, contract, catalogue)
+    }
+
+    /// The backend deleted an asset, or detached it from its product: its plugin may be removed. Answers whether it was in use.
+    pub fn release_asset(&self, asset: &str) -> Result<bool, HostError> {
+        Ok(self.shared.registry.release_asset(asset)?)
+    }
+}
+
+/// What an around-function answers when its work is done.
+fn done<T, C, E>(result: T, finished: Result<C, HookError>) -> Result<Done<T, C>, AroundError<T, E>> {
+    match finished {
+        Ok(changes) => Ok(Done { result, changes }),
+        Err(refusal) => Err(AroundError::RefusedAfter { refusal, result }),
     }
 }
 

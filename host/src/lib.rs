@@ -32,6 +32,7 @@ mod child_process;
 mod crash_point;
 mod dispatch;
 mod host;
+mod lifecycle;
 pub mod package;
 mod registry;
 mod runtime;
@@ -42,5 +43,9 @@ pub use billhook_plugin_api::{ErrorKind, Hook, Json, data};
 pub use child_process::run_child_process;
 pub use dispatch::{HookAnswer, HookError, HookObjects};
 pub use host::{Downgrade, Host, HostError, HostOptions, Install, Installed};
+pub use lifecycle::{
+    AroundError, AssetOutcome, BeginError, BegunOffering, BegunProductSpec, BegunValidation, BundleError, Catalogue,
+    CatalogueError, ChangedAsset, Done, NoBundles, ProductSpecValidation,
+};
 pub use registry::{InstalledVersion, PluginDetails, PluginSummary, RegistryError, Status};
 pub use runtime::{ChildProgram, Stage, TrialError};

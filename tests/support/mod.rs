@@ -29,7 +29,11 @@ pub(crate) fn library(fixture: &str) -> PathBuf {
     let here = std::env::current_exe().expect("a test has a file");
     let folder = here.parent().and_then(Path::parent).expect("it is in target/PROFILE/deps");
     let library = folder.join("examples").join(name);
-    assert!(library.exists(), "{} is missing; run `cargo test` without --test", library.display());
+    assert!(
+        library.exists(),
+        "{} is missing; run `cargo test` once without --test and without a filter",
+        library.display()
+    );
     library
 }
 

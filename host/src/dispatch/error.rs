@@ -42,7 +42,17 @@ impl HookError {
     }
 
     #[cold]
-    pub(super) fn internal(hook: Hook, plugin: &str, message: String) -> Self {
+    pub(crate) fn invalid(hook: Hook, plugin: &str, message: String) -> Self {
+        Self::of_host(hook, Some(plugin), ErrorKind::Invalid, message)
+    }
+
+    #[cold]
+    pub(crate) fn bad_value(hook: Hook, plugin: &str, message: String) -> Self {
+        Self::of_host(hook, Some(plugin), ErrorKind::BadValue, message)
+    }
+
+    #[cold]
+    pub(crate) fn internal(hook: Hook, plugin: &str, message: String) -> Self {
         Self::of_host(hook, Some(plugin), ErrorKind::Internal, message)
     }
 
@@ -55,7 +65,7 @@ impl HookError {
     }
 
     #[cold]
-    pub(super) fn about(mut self, asset: &str) -> Self {
+    pub(crate) fn about(mut self, asset: &str) -> Self {
         self.0.asset = Some(asset.to_owned());
         self
     }

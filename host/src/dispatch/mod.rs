@@ -23,7 +23,10 @@ use slot::NotReady;
 pub(crate) use slot::{Loader, Slot};
 use table::Table;
 
-use crate::registry::{DispatchRow, Registry, RegistryError};
+use crate::{
+    package::Manifest,
+    registry::{DispatchRow, Registry, RegistryError},
+};
 
 /// Carries calls to plugins.
 ///
@@ -150,6 +153,20 @@ impl Dispatcher {
             tracing::warn!("the registry can't be read, plugins stay as they are: {error}");
         }
         self.table.load_full()
+    }
+
+    /// The `package.json` of the plugin of an asset type.
+    pub(crate) fn manifest_of(&self, hook: Hook, asset_type: &str) -> Result<Arc<Manifest>, HookError> {
+        let table = self.table.load();
+        let slot = table.by_type(asset_type).ok_or_else(|| HookError::unknown_type(hook, asset_type))?;
+        slot.manifest(hook)
+    }
+
+    /// The id of the plugin of an asset type.
+    pub(crate) fn plugin_of(&self, hook: Hook, asset_type: &str) -> Result<String, HookError> {
+        let table = self.table.load();
+        let slot = table.by_type(asset_type).ok_or_else(|| HookError::unknown_type(hook, asset_type))?;
+        Ok(slot.row().id.clone())
     }
 
     /// Whether the plugin of an asset type implements a hook; `None` where there is no such type.

@@ -12,7 +12,7 @@ use billhook_plugin_api::{Hook, PluginError, abi::module::PluginInstance};
 
 use super::HookError;
 use crate::{
-    package::{Digest, ModuleInfo},
+    package::{Digest, Manifest, ModuleInfo},
     registry::{DispatchRow, Status},
     runtime::{Instance, Library, PluginServices, StateStore},
 };
@@ -87,6 +87,7 @@ pub(crate) struct Slot {
     /// The bit of each hook that is implemented.
     hooks: u32,
     instance: OnceLock<Instance>,
+    manifest: OnceLock<Arc<Manifest>>,
     loading: Mutex<Option<Failure>>,
     loader: Arc<Loader>,
 }
@@ -101,7 +102,14 @@ impl Slot {
         let module: Option<ModuleInfo> = serde_json::from_str(&row.module).ok();
         let implemented = |hook: &&Hook| module.as_ref().is_some_and(|module| module.implements(**hook));
         let hooks = Hook::ALL.iter().filter(implemented).map(|hook| bit(*hook)).sum();
-        Slot { row, hooks, instance: OnceLock::new(), loading: Mutex::default(), loader: Arc::clone(loader) }
+        Slot {
+            row,
+            hooks,
+            instance: OnceLock::new(),
+            manifest: OnceLock::new(),
+            loading: Mutex::default(),
+            loader: Arc::clone(loader),
+        }
     }
 
     /// A slot of the same library that is loaded at once, for new settings.
@@ -125,6 +133,20 @@ impl Slot {
 
     pub(super) fn is_loaded(&self) -> bool {
         self.instance.get().is_some()
+    }
+
+    /// Its `package.json`, read from its package when it is first asked for.
+    pub(super) fn manifest(&self, hook: Hook) -> Result<Arc<Manifest>, HookError> {
+        if let Some(manifest) = self.manifest.get() {
+            return Ok(Arc::clone(manifest));
+        }
+        let path = self.loader.packages.join(&self.row.digest).join("package.json");
+        let failed = |problem: String| {
+            HookError::internal(hook, &self.row.id, format!("its package.json can't be read: {problem}"))
+        };
+        let text = std::fs::read(path).map_err(|error| failed(error.to_string()))?;
+        let manifest = Manifest::parse(&text).map_err(|error| failed(error.to_string()))?;
+        Ok(Arc::clone(self.manifest.get_or_init(|| Arc::new(manifest))))
     }
 
     pub(super) fn implements(&self, hook: Hook) -> bool {

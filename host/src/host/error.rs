@@ -31,6 +31,14 @@ pub enum HostError {
         /// The id.
         id: String,
     },
+    /// Assets use it.
+    #[error("{id} is used by {assets} asset{}", if *assets == 1 { "" } else { "s" })]
+    InUse {
+        /// The plugin.
+        id: String,
+        /// How many assets.
+        assets: u64,
+    },
     /// The same version is installed.
     #[error("version {version} of {id} is already installed")]
     SameVersion {

@@ -145,10 +145,15 @@ impl Host {
     }
 
     /// Removes a plugin with its history, its settings and its state. Answers what was removed.
-    pub fn remove(&self, id: &str) -> Result<PluginSummary, HostError> {
+    ///
+    /// A plugin that assets use is removed only by force: nothing would answer for those assets any more.
+    pub fn remove(&self, id: &str, force: bool) -> Result<PluginSummary, HostError> {
         let lock = self.shared.home.lock()?;
         let summary = self.summary(id)?;
-        self.shared.registry.remove(id)?;
+        let assets = self.shared.registry.remove(id, force)?;
+        if assets > 0 && !force {
+            return Err(HostError::InUse { id: id.to_owned(), assets });
+        }
         self.after_change();
         self.clear_away(&lock);
         Ok(summary)

@@ -24,6 +24,16 @@ pub enum Format {
     Url,
 }
 
+impl Format {
+    /// As `package.json` names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Format::File => "FILE",
+            Format::Url => "URL",
+        }
+    }
+}
+
 /// The kind of a form field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

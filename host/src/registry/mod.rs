@@ -121,6 +121,8 @@ pub struct PluginDetails {
     pub module: ModuleInfo,
     /// The units that it can account for; unknown as long as it needs settings.
     pub usage_specs: Vec<UsageSpec>,
+    /// How many assets of the backend's use it: as long as there are any, it isn't removed.
+    pub assets_in_use: u64,
     /// All installed versions, oldest first; the last one is in use.
     pub history: Vec<InstalledVersion>,
 }
@@ -270,7 +272,10 @@ impl Registry {
                 Ok(InstalledVersion { version: row.get(0)?, installed_at: row.get(1)?, digest: row.get(2)? })
             })?
             .collect::<Result<_, _>>()?;
+        let assets_in_use = "SELECT count(*) FROM asset_in_use WHERE plugin = ?1";
+        let assets_in_use = transaction.query_row(assets_in_use, [id], |row| row.get::<_, i64>(0))?.unsigned_abs();
         Ok(Some(PluginDetails {
+            assets_in_use,
             summary,
             needs_settings,
             settings: parse(id, &settings)?,
@@ -384,11 +389,32 @@ impl Registry {
         })
     }
 
+    /// Records an asset as in use with a plugin. Answers whether it wasn't before.
+    pub(crate) fn use_asset(&self, plugin: &str, asset: &str) -> Result<bool, RegistryError> {
+        let connection = self.main();
+        let recorded = connection
+            .prepare_cached("INSERT INTO asset_in_use (asset, plugin) VALUES (?1, ?2) ON CONFLICT (asset) DO NOTHING")?
+            .execute([asset, plugin])?;
+        Ok(recorded > 0)
+    }
+
+    /// Records an asset as no longer in use. Answers whether it was.
+    pub(crate) fn release_asset(&self, asset: &str) -> Result<bool, RegistryError> {
+        let connection = self.main();
+        Ok(connection.prepare_cached("DELETE FROM asset_in_use WHERE asset = ?1")?.execute([asset])? > 0)
+    }
+
     /// Forgets a plugin, its history, settings and state.
-    pub(crate) fn remove(&self, id: &str) -> Result<(), RegistryError> {
+    ///
+    /// Unless it is forced, only a plugin that no asset uses; answers how many do.
+    pub(crate) fn remove(&self, id: &str, force: bool) -> Result<u64, RegistryError> {
         self.change(|transaction| {
-            transaction.execute("DELETE FROM plugin WHERE id = ?1", [id])?;
-            Ok(())
+            let count = "SELECT count(*) FROM asset_in_use WHERE plugin = ?1";
+            let used = transaction.query_row(count, [id], |row| row.get::<_, i64>(0))?.unsigned_abs();
+            if used == 0 || force {
+                transaction.execute("DELETE FROM plugin WHERE id = ?1", [id])?;
+            }
+            Ok(used)
         })
     }
 

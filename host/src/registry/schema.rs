@@ -51,6 +51,12 @@ CREATE TABLE version (
     PRIMARY KEY (plugin, position)
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE asset_in_use (
+    -- The backend's id of an asset that is attached to a product: its plugin can't be removed.
+    asset TEXT PRIMARY KEY,
+    plugin TEXT NOT NULL REFERENCES plugin (id) ON DELETE CASCADE
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE state (
     plugin TEXT NOT NULL REFERENCES plugin (id) ON DELETE CASCADE,
     key TEXT NOT NULL,

@@ -11,6 +11,7 @@ pub(crate) fn hint(error: &HostError) -> Option<String> {
         HostError::OtherAuthor { .. } | HostError::OtherSpelling { .. } => {
             "--force upgrades nevertheless; another name makes it another plugin".to_owned()
         }
+        HostError::InUse { .. } => "the backend releases them; --force removes it nevertheless".to_owned(),
         HostError::NoOlderVersion { id, .. } => format!("removeplugin {id} removes it"),
         HostError::SettingsRefused { .. } => {
             "nothing was changed; give it other settings with --settings FILE".to_owned()

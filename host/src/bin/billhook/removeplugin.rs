@@ -6,9 +6,12 @@ use crate::{Global, PluginId, output::Output};
 pub(crate) struct Arguments {
     #[command(flatten)]
     plugin: PluginId,
+    /// Remove it also if assets use it: nothing will answer for them any more
+    #[arg(long)]
+    force: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> anyhow::Result<()> {
-    let removed = global.host()?.remove(&arguments.plugin.id)?;
+    let removed = global.host()?.remove(&arguments.plugin.id, arguments.force)?;
     output.answer(&removed, |removed| format!("{} was removed", removed.id))
 }

@@ -33,6 +33,7 @@ fn text(plugin: &PluginDetails) -> String {
     line("because", plugin.needs_settings.as_deref().unwrap_or_default());
     let older: Vec<String> = plugin.history.iter().rev().skip(1).map(|entry| entry.version.clone()).collect();
     line("older", &list(&older));
+    line("used by", &format!("{} asset{}", plugin.assets_in_use, if plugin.assets_in_use == 1 { "" } else { "s" }));
     line("library", &plugin.module.path);
     line("built with", &format!("API {}, {}, for {}", plugin.module.api, plugin.module.compiler, plugin.module.target));
     line("needs", &list(&plugin.module.needs));

@@ -1,0 +1,249 @@
+//! Pairs of hooks around the backend's own work.
+
+use billhook_plugin_api::{
+    Hook, Json,
+    data::{Asset, AssetChanges, Offering, User},
+};
+use serde_json::{Map, Value};
+
+use super::{
+    Lifecycle,
+    bundles::{BundleError, Catalogue, assets_of_asset, assets_of_offering},
+    form,
+};
+use crate::{dispatch::HookError, package::Format};
+
+/// Why nothing was begun: no hook of the pair that follows will run, and the work must not.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BeginError {
+    /// The pre hook refused, or the manifest doesn't allow the asset.
+    #[error(transparent)]
+    Refused(#[from] HookError),
+    /// Which assets it is about can't be told.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+}
+
+/// Why an around-function didn't go through. `T` is what the backend's work returns, `E` its error.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AroundError<T, E> {
+    /// Nothing was begun: the work did not run.
+    #[error(transparent)]
+    Begin(#[from] BeginError),
+    /// The work failed: no post hook ran.
+    #[error("the backend's own work failed: {0}")]
+    Work(E),
+    /// The work was done, and the post hook refused: the backend undoes what `result` says that it did, and no more.
+    #[error("{refusal}")]
+    RefusedAfter {
+        /// The refusal.
+        refusal: HookError,
+        /// What the work returned.
+        result: T,
+    },
+}
+
+/// What went through: what the work returned, and what is left to save.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Done<T, C = AssetChanges> {
+    /// What the work returned.
+    pub result: T,
+    /// What the post hook changed: save it.
+    pub changes: C,
+}
+
+/// An asset with the changes that hooks made to it so far, and those changes alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ChangedAsset {
+    /// The asset with its changes.
+    pub asset: Asset,
+    /// The changes: save them.
+    pub changes: AssetChanges,
+}
+
+impl ChangedAsset {
+    fn add(&mut self, changes: AssetChanges) {
+        changes.clone().apply(&mut self.asset);
+        let AssetChanges { meta_info, content_type, download_link, .. } = changes;
+        self.changes.meta_info = meta_info.or(self.changes.meta_info.take());
+        self.changes.content_type = content_type.or(self.changes.content_type.take());
+        self.changes.download_link = download_link.or(self.changes.download_link.take());
+    }
+}
+
+/// A new asset, about to be validated.
+#[derive(Debug, Clone, Copy)]
+pub struct ProductSpecValidation<'a> {
+    /// Who sells it.
+    pub provider: &'a User,
+    /// Its type.
+    pub asset_t: &'a str,
+    /// How it is provided.
+    pub format: Format,
+    /// Its media type.
+    pub media_type: &'a str,
+    /// Where it is.
+    pub url: &'a str,
+    /// What the seller filled into the form: an object.
+    pub meta_info: &'a Json<'a>,
+}
+
+/// A validation whose pre hook went through.
+#[must_use = "a token that is dropped runs no post hook"]
+pub struct BegunValidation<'a> {
+    lifecycle: Lifecycle<'a>,
+    provider: User,
+    meta_info: Json<'static>,
+}
+
+impl BegunValidation<'_> {
+    /// What the asset's `meta_info` is to be: what the seller gave, and the form's defaults.
+    pub fn meta_info(&self) -> &Json<'static> {
+        &self.meta_info
+    }
+
+    /// Runs the post hook for the asset that the work found or created. Answers what is to be saved on it.
+    pub fn finish(self, asset: &Asset) -> Result<AssetChanges, HookError> {
+        self.lifecycle.dispatcher.about(Hook::OnPostProductSpecValidation, asset, |plugin| {
+            plugin.on_post_product_spec_validation(&self.provider, asset)
+        })
+    }
+}
+
+/// An attachment or an upgrade whose pre hook went through.
+#[must_use = "a token that is dropped runs no post hook"]
+pub struct BegunProductSpec<'a> {
+    lifecycle: Lifecycle<'a>,
+    post: Hook,
+    /// A bundle has no hooks of its own.
+    is_bundle: bool,
+    product_spec: &'a Json<'a>,
+    changes: AssetChanges,
+}
+
+impl BegunProductSpec<'_> {
+    /// What the pre hook changed: the work saves it with its own.
+    pub fn changes(&self) -> &AssetChanges {
+        &self.changes
+    }
+
+    /// Runs the post hook for the asset as the work left it. Answers what is to be saved on it.
+    pub fn finish(self, asset: &Asset) -> Result<AssetChanges, HookError> {
+        if self.is_bundle {
+            return Ok(AssetChanges::default());
+        }
+        let Lifecycle { dispatcher, registry } = self.lifecycle;
+        let (kind, spec) = (asset.resource_type.as_str(), self.product_spec);
+        if self.post == Hook::OnPostProductSpecUpgrade {
+            return dispatcher.about(self.post, asset, |plugin| plugin.on_post_product_spec_upgrade(asset, kind, spec));
+        }
+        // Recorded first, so that the plugin can't be removed from under the asset.
+        let plugin = dispatcher.plugin_of(self.post, kind).map_err(|error| error.about(&asset.id))?;
+        let failed = |error: crate::RegistryError| {
+            HookError::internal(self.post, &plugin, format!("the asset can't be recorded as in use: {error}"))
+        };
+        let is_new = registry.use_asset(&plugin, &asset.id).map_err(failed)?;
+        let answer =
+            dispatcher.about(self.post, asset, |plugin| plugin.on_post_product_spec_attachment(asset, kind, spec));
+        if answer.is_err() && is_new {
+            registry.release_asset(&asset.id).map_err(failed)?;
+        }
+        answer
+    }
+}
+
+/// The validation of an offering whose pre hooks went through.
+#[must_use = "a token that is dropped runs no post hook"]
+pub struct BegunOffering<'a> {
+    lifecycle: Lifecycle<'a>,
+    product_offering: &'a Json<'a>,
+    assets: Vec<ChangedAsset>,
+}
+
+impl BegunOffering<'_> {
+    /// The assets of the offering, with what the pre hooks changed.
+    pub fn assets(&self) -> &[ChangedAsset] {
+        &self.assets
+    }
+
+    /// Runs the post hook of each asset's own plugin. Answers the assets with all changes.
+    pub fn finish(mut self) -> Result<Vec<ChangedAsset>, HookError> {
+        let hook = Hook::OnPostProductOfferingValidation;
+        for changed in &mut self.assets {
+            let (asset, offering) = (&changed.asset, self.product_offering);
+            let post = |plugin: &billhook_plugin_api::abi::module::PluginInstance| {
+                plugin.on_post_product_offering_validation(asset, offering)
+            };
+            let changes = self.lifecycle.dispatcher.about(hook, asset, post)?;
+            changed.add(changes);
+        }
+        Ok(self.assets)
+    }
+}
+
+impl<'a> Lifecycle<'a> {
+    pub(crate) fn begin_product_spec_validation(
+        self,
+        new: &ProductSpecValidation<'_>,
+    ) -> Result<BegunValidation<'a>, BeginError> {
+        let hook = Hook::OnPreProductSpecValidation;
+        let manifest = self.dispatcher.manifest_of(hook, new.asset_t)?;
+        let id = manifest.id();
+        form::check_asset(&manifest, new.format, new.media_type)
+            .map_err(|problem| HookError::invalid(hook, &id, problem))?;
+        let given: Map<String, Value> = serde_json::from_str(new.meta_info.as_str())
+            .map_err(|_| HookError::bad_value(hook, &id, "the asset's meta_info has to be an object".to_owned()))?;
+        let filled = form::fill(&manifest, given).map_err(|problem| HookError::invalid(hook, &id, problem))?;
+        self.dispatcher.on_pre_product_spec_validation(new.provider, new.asset_t, new.media_type, new.url)?;
+        let meta_info = Json::from(Value::Object(filled));
+        Ok(BegunValidation { lifecycle: self, provider: new.provider.clone(), meta_info })
+    }
+
+    pub(crate) fn begin_product_spec(
+        self,
+        pre: Hook,
+        asset: &Asset,
+        product_spec: &'a Json<'a>,
+        catalogue: &dyn Catalogue,
+    ) -> Result<BegunProductSpec<'a>, BeginError> {
+        let is_attachment = pre == Hook::OnPreProductSpecAttachment;
+        let post = if is_attachment { Hook::OnPostProductSpecAttachment } else { Hook::OnPostProductSpecUpgrade };
+        // An asset that is no bundle stands for itself, and for nothing else.
+        let stands_for = assets_of_asset(asset, catalogue)?;
+        let is_bundle = !matches!(stands_for.as_slice(), [own] if own.id == asset.id);
+        let mut changes = AssetChanges::default();
+        if !is_bundle {
+            let kind = asset.resource_type.as_str();
+            changes = self.dispatcher.about(pre, asset, |plugin| {
+                if is_attachment {
+                    plugin.on_pre_product_spec_attachment(asset, kind, product_spec)
+                } else {
+                    plugin.on_pre_product_spec_upgrade(asset, kind, product_spec)
+                }
+            })?;
+        }
+        Ok(BegunProductSpec { lifecycle: self, post, is_bundle, product_spec, changes })
+    }
+
+    pub(crate) fn begin_product_offering_validation(
+        self,
+        offering: &Offering,
+        product_offering: &'a Json<'a>,
+        catalogue: &dyn Catalogue,
+    ) -> Result<BegunOffering<'a>, BeginError> {
+        let mut assets = Vec::new();
+        for asset in assets_of_offering(offering, catalogue)? {
+            let changes = self.dispatcher.about(Hook::OnPreProductOfferingValidation, &asset, |plugin| {
+                plugin.on_pre_product_offering_validation(&asset, product_offering)
+            })?;
+            let mut changed = ChangedAsset { asset, changes: AssetChanges::default() };
+            changed.add(changes);
+            assets.push(changed);
+        }
+        Ok(BegunOffering { lifecycle: self, product_offering, assets })
+    }
+}
