@@ -27,6 +27,29 @@ fn a_program_that_calls_run_child_process_first_is_its_own_child() {
 }
 
 #[test]
+fn the_small_backend_of_the_embedding_guide_runs() {
+    let home = Home::new();
+    let package = home.folder().join("test-resource.zip");
+    let package = package.to_str().expect("UTF-8");
+    let mut pack = home.command(&["packplugin", "--output", package]);
+    let pack = pack.arg(crate::authoring::source().join("example-plugin"));
+    run(pack.env("CARGO_TARGET_DIR", crate::authoring::authors_target())).succeeded();
+    let shop = crate::support::library("healthy").with_file_name(format!("shop{}", std::env::consts::EXE_SUFFIX));
+    let shown = run(Command::new(shop).arg(package)).succeeded().stdout;
+    for part in [
+        "created asset-https://api.acme.example/weather with {\"auth_type\":\"key\",\"token_required\":true}",
+        "is no https address",
+        "attached to product-1",
+        "offered alone and in a bundle",
+        "paid; 0 of its assets failed",
+        "test-resource is used by 1 asset",
+        "removed test-resource",
+    ] {
+        assert!(shown.contains(part), "{part:?} is not in:\n{shown}");
+    }
+}
+
+#[test]
 fn a_program_that_does_not_is_told_what_to_do_and_not_started_again() {
     let home = Home::new();
     let host = Host::open(home.path()).expect("opens");

@@ -49,3 +49,8 @@ pub use lifecycle::{
 };
 pub use registry::{InstalledVersion, PluginDetails, PluginSummary, RegistryError, Status};
 pub use runtime::{ChildProgram, Stage, TrialError};
+
+/// Runs the examples of the embedding guide as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/embedding-guide.md")]
+pub struct EmbeddingGuide;

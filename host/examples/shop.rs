@@ -1,0 +1,195 @@
+//! A small charging backend that embeds billhook: it keeps its assets and offerings in memory, and lets plugins have their say
+//! at every step of an asset's life.
+//!
+//! Run it with a plugin's package: `cargo run --example shop -- test-resource-1.0.zip`.
+
+use std::{collections::BTreeMap, env, error::Error, io::Write, process::ExitCode};
+
+use billhook::{
+    AroundError, Catalogue, CatalogueError, Host, Install, Json, ProductSpecValidation,
+    data::{Asset, Contract, Offering, Order, User},
+    package::Format,
+};
+
+fn main() -> ExitCode {
+    // First thing: packages are tried in a child process, which is this program again.
+    billhook::run_child_process();
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What the backend keeps; a real one has a database.
+#[derive(Default)]
+struct Shop {
+    assets: BTreeMap<String, Asset>,
+    offerings: BTreeMap<String, Offering>,
+    /// Which offerings a bundle is made of.
+    bundles: BTreeMap<String, Vec<String>>,
+}
+
+/// What the host asks about bundles.
+impl Catalogue for Shop {
+    fn bundled_offerings(&self, offering: &Offering) -> Result<Vec<Offering>, CatalogueError> {
+        let parts = self.bundles.get(&offering.off_id).into_iter().flatten();
+        let known =
+            |id: &String| self.offerings.get(id).cloned().ok_or_else(|| format!("there is no offering {id}").into());
+        parts.map(known).collect()
+    }
+}
+
+/// What the work around which the validation hooks run did, so that it can be undone exactly.
+enum Saved {
+    Found,
+    Created,
+}
+
+impl Shop {
+    /// A seller creates a digital asset.
+    fn create_asset(
+        &mut self,
+        host: &Host,
+        seller: &User,
+        kind: &str,
+        url: &str,
+        form: &Json,
+    ) -> Result<String, Box<dyn Error>> {
+        let id = format!("asset-{url}");
+        let new = ProductSpecValidation {
+            provider: seller,
+            asset_t: kind,
+            format: Format::Url,
+            media_type: "application/json",
+            url,
+            meta_info: form,
+        };
+        let validated = host.product_spec_validation(&new, |meta_info| {
+            if let Some(found) = self.assets.get(&id) {
+                return Ok((Saved::Found, found.clone()));
+            }
+            let asset = Asset {
+                id: id.clone(),
+                provider: seller.clone(),
+                resource_type: kind.to_owned(),
+                download_link: Some(url.to_owned()),
+                url: Some(url.to_owned()),
+                meta_info: meta_info.clone(),
+                ..Asset::default()
+            };
+            self.assets.insert(id.clone(), asset.clone());
+            Ok::<_, std::convert::Infallible>((Saved::Created, asset))
+        });
+        match validated {
+            Ok(done) => {
+                if let Some(asset) = self.assets.get_mut(&id) {
+                    done.changes.apply(asset);
+                }
+                Ok(id)
+            }
+            Err(AroundError::RefusedAfter { refusal, result }) => {
+                // Undo what was done just now, and nothing older.
+                if let Saved::Created = result {
+                    self.assets.remove(&id);
+                }
+                Err(refusal.into())
+            }
+            Err(error) => Err(error.to_string().into()),
+        }
+    }
+
+    /// The catalogue made a product specification of the asset.
+    fn attach(&mut self, host: &Host, id: &str, product: &str, specification: &Json) -> Result<(), Box<dyn Error>> {
+        let before = self.assets.get(id).cloned().ok_or("there is no such asset")?;
+        let attached = host.product_spec_attachment(&before, specification, &Shop::default(), |changes| {
+            let mut asset = before.clone();
+            changes.clone().apply(&mut asset);
+            asset.product_id = Some(product.to_owned());
+            asset.version = Some("1.0".to_owned());
+            self.assets.insert(id.to_owned(), asset.clone());
+            Ok::<_, std::convert::Infallible>(((), asset))
+        });
+        match attached {
+            Ok(done) => {
+                if let Some(asset) = self.assets.get_mut(id) {
+                    done.changes.apply(asset);
+                }
+                Ok(())
+            }
+            Err(error) => {
+                self.assets.insert(id.to_owned(), before);
+                Err(error.to_string().into())
+            }
+        }
+    }
+
+    /// A seller offers an asset, or several as a bundle.
+    fn offer(&mut self, host: &Host, offering: Offering, document: &Json) -> Result<(), Box<dyn Error>> {
+        let validated = host.product_offering_validation(&offering, document, self, |_assets| {
+            // The backend's own checks of the pricing model.
+            Ok::<_, std::convert::Infallible>(())
+        });
+        for changed in validated.map_err(|error| error.to_string())?.changes {
+            self.assets.insert(changed.asset.id.clone(), changed.asset);
+        }
+        self.offerings.insert(offering.off_id.clone(), offering);
+        Ok(())
+    }
+
+    /// A customer paid for an order: every asset in it is told. Answers those that failed, to be tried again.
+    fn paid(&self, host: &Host, order: &Order) -> Result<Vec<String>, Box<dyn Error>> {
+        let mut failed = Vec::new();
+        for contract in &order.contracts {
+            for outcome in host.product_acquired(order, contract, self)? {
+                failed.extend(outcome.result.err().map(|error| format!("{}: {error}", outcome.asset.id)));
+            }
+        }
+        Ok(failed)
+    }
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
+    let package = env::args_os().nth(1).ok_or("name the package of a plugin")?;
+    let home = tempfile::tempdir()?;
+    let host = Host::open(home.path().join("billhook"))?;
+    let plugin = host.install(package, &Install::default())?.plugin;
+    let mut shop = Shop::default();
+    let mut out = std::io::stdout();
+
+    let seller = User { username: "acme".to_owned(), ..User::default() };
+    let form = Json::new(r#"{"auth_type": "key"}"#)?;
+    let asset = shop.create_asset(&host, &seller, &plugin.name, "https://api.acme.example/weather", &form)?;
+    writeln!(out, "created {asset} with {}", shop.assets[&asset].meta_info)?;
+    let refused = shop.create_asset(&host, &seller, &plugin.name, "http://api.acme.example/plain", &form);
+    writeln!(out, "refused: {}", refused.err().map(|error| error.to_string()).unwrap_or_default())?;
+
+    let specification = Json::new(r#"{"name": "City weather", "version": "1.0"}"#)?;
+    shop.attach(&host, &asset, "product-1", &specification)?;
+    writeln!(out, "attached to {}", shop.assets[&asset].product_id.as_deref().unwrap_or_default())?;
+
+    let prices = Json::new(
+        r#"{"name": "By the call", "productOfferingPrice": [{"priceType": "usage", "unitOfMeasure": "API call"}]}"#,
+    )?;
+    let single =
+        Offering { off_id: "single".to_owned(), asset: Some(shop.assets[&asset].clone()), ..Offering::default() };
+    shop.offer(&host, single, &prices)?;
+    shop.bundles.insert("pack".to_owned(), vec!["single".to_owned()]);
+    let pack = Offering { off_id: "pack".to_owned(), ..Offering::default() };
+    shop.offer(&host, pack.clone(), &prices)?;
+    writeln!(out, "offered alone and in a bundle")?;
+
+    let contract = Contract { item_id: "item-1".to_owned(), offering: pack, ..Contract::default() };
+    let customer = User { username: "ada".to_owned(), ..User::default() };
+    let order = Order { order_id: "order-1".to_owned(), customer, contracts: vec![contract], ..Order::default() };
+    let failed = shop.paid(&host, &order)?;
+    writeln!(out, "paid; {} of its assets failed", failed.len())?;
+
+    // The asset is in use, so its plugin can't be removed before it is released.
+    writeln!(out, "{}", host.remove(&plugin.id, false).err().map(|error| error.to_string()).unwrap_or_default())?;
+    host.release_asset(&asset)?;
+    writeln!(out, "removed {}", host.remove(&plugin.id, false)?.id)?;
+    Ok(())
+}
