@@ -298,6 +298,16 @@ fn a_plugin_whose_assets_are_in_use_is_not_removed() {
     assert!(!backend.host.release_asset("a").expect("nothing left to release"));
     remove(&[]).failed_with(&["service is used by 1 asset"]);
     assert_eq!(backend.host.show("service").expect("installed").assets_in_use, 1);
+    // Attached anew with another type, it is in use with the other plugin.
+    let other = asset("b", "File");
+    let moved = other.clone();
+    let attached =
+        backend.host.product_spec_attachment(&other, &no_spec(), &NoBundles, move |_| Ok::<_, String>(((), moved)));
+    attached.expect("attached");
+    assert_eq!(backend.host.show("service").expect("installed").assets_in_use, 0);
+    backend.home.run(&["removeplugin", "file"]).failed_with(&["file is used by 1 asset"]);
+    backend.host.release_asset("b").expect("released");
+    attach("a").expect("attached");
     remove(&["--force"]).succeeded();
     backend.home.run(&["removeplugin", "file"]).succeeded();
 }

@@ -320,3 +320,14 @@ fn a_home_is_its_users_own() {
     fs::set_permissions(home.path(), fs::Permissions::from_mode(0o777)).expect("set");
     home.run(&["listplugins"]).failed_with(&["others than its user can write to it", "chmod go-w"]);
 }
+
+#[test]
+fn a_downgrade_to_a_version_whose_files_were_changed_is_refused() {
+    let home = Home::new();
+    home.load(&Package::new("X").version("1")).succeeded();
+    let library = home.content().into_iter().find(|name| name.ends_with("libfixture.so")).expect("installed");
+    home.load(&Package::new("X").version("2")).succeeded();
+    fs::write(home.path().join(library), "changed").expect("written");
+    home.run(&["downgradeplugin", "x"]).failed_with(&["the library of version 1 of x was changed on disk"]);
+    assert_eq!(acquired(&home.host(), "X").expect("the newer one goes on"), "\"healthy\"");
+}

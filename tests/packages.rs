@@ -121,6 +121,14 @@ fn everything_but_files_and_folders_is_refused() {
     }
     entry_refused(Entry { attributes: 0o040_755 << 16, ..Entry::new("a/", "data") }, "named as a folder and is none");
     entry_refused(Entry::new("a/", ""), "named as a folder and is none");
+    let folder = Entry {
+        method: 8,
+        attributes: 0o040_755 << 16,
+        size: Some(0),
+        local_size: Some(0),
+        ..Entry::new("a/", "hidden")
+    };
+    entry_refused(folder, "a folder and holds data");
     let link = [&0x000d_u16.to_le_bytes()[..], &16_u16.to_le_bytes(), &[0; 12], b"pass"].concat();
     entry_refused(Entry { extra: link, ..Entry::new("a", "x") }, "a link or a device");
     entry_refused(Entry { flags: 0x0801, ..Entry::new("a", "x") }, "encrypted");
@@ -256,6 +264,26 @@ fn content_that_is_not_what_its_headers_say_is_refused() {
     refused(&RawZip::new(vec![manifest(), Entry { gap: described([crc, length, 5000]), ..streamed.clone() }]), SOUND);
     entry_refused(Entry { gap: described([crc, length, 1]), ..streamed }, "no entry has");
     entry_refused(Entry { flags: 0x0808, gap: described([0; 3]), ..Entry::new("a", "x") }, "can't tell where it ends");
+}
+
+#[test]
+fn a_second_directory_that_only_zip64_readers_find_is_refused() {
+    // A zip64 locator in the bytes before the end record: readers that know zip64 follow it, whatever the end record says.
+    let whole = RawZip::new(vec![manifest()]).bytes();
+    let end = whole.len() - 22;
+    let locator = [&0x0706_4b50_u32.to_le_bytes()[..], &[0; 16]].concat();
+    let mut zip = [&whole[..end], &locator, &whole[end..]].concat();
+    // As the comment of the last entry, so that every byte belongs to something.
+    let directory = whole.len() - 22 - (46 + "package.json".len());
+    zip[directory + 32] = 20;
+    let length = (46 + "package.json".len() + 20) as u32;
+    let end = zip.len() - 22;
+    zip[end + 12..end + 16].copy_from_slice(&length.to_le_bytes());
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("x.zip");
+    fs::write(&path, zip).expect("written");
+    let errors = Host::check(&path, &Limits::default()).expect("readable").errors.join("\n");
+    assert!(errors.contains("zip64"), "{errors}");
 }
 
 #[test]

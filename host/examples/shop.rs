@@ -132,19 +132,26 @@ impl Shop {
             // The backend's own checks of the pricing model.
             Ok::<_, std::convert::Infallible>(())
         });
+        // Only the changes: the asset itself may have changed since the offering was written.
         for changed in validated.map_err(|error| error.to_string())?.changes {
-            self.assets.insert(changed.asset.id.clone(), changed.asset);
+            if let Some(asset) = self.assets.get_mut(&changed.asset.id) {
+                changed.changes.apply(asset);
+            }
         }
         self.offerings.insert(offering.off_id.clone(), offering);
         Ok(())
     }
 
     /// A customer paid for an order: every asset in it is told. Answers those that failed, to be tried again.
-    fn paid(&self, host: &Host, order: &Order) -> Result<Vec<String>, Box<dyn Error>> {
+    fn paid(&mut self, host: &Host, order: &Order) -> Result<Vec<String>, Box<dyn Error>> {
         let mut failed = Vec::new();
         for contract in &order.contracts {
             for outcome in host.product_acquired(order, contract, self)? {
-                failed.extend(outcome.result.err().map(|error| format!("{}: {error}", outcome.asset.id)));
+                match (outcome.result, self.assets.get_mut(&outcome.asset.id)) {
+                    (Ok(changes), Some(asset)) => changes.apply(asset),
+                    (Ok(_), None) => {}
+                    (Err(error), _) => failed.push(format!("{}: {error}", outcome.asset.id)),
+                }
             }
         }
         Ok(failed)

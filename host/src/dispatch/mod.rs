@@ -79,9 +79,11 @@ impl Dispatcher {
         let (table, loader, retired) = (Arc::clone(&self.table), Arc::clone(&self.loader), Arc::clone(&self.retired));
         in_background("billhook-settings", move || match Slot::renewed(row.clone(), &loader) {
             Ok(slot) => {
+                // Held until the lock is given back: without a place in the table it is dropped here, and that runs code of
+                // the plugin's.
+                let slot = Arc::new(slot);
                 let mut retired = retired.lock().unwrap_or_else(PoisonError::into_inner);
-                // Without the new table's place, the slot is dropped again right here.
-                if let Some(changed) = table.load().renewed(Arc::new(slot)) {
+                if let Some(changed) = table.load().renewed(Arc::clone(&slot)) {
                     table.store(Arc::new(changed.table));
                     retired.extend(changed.gone);
                 }
@@ -157,9 +159,14 @@ impl Dispatcher {
 
     /// The `package.json` of the plugin of an asset type.
     pub(crate) fn manifest_of(&self, hook: Hook, asset_type: &str) -> Result<Arc<Manifest>, HookError> {
-        let table = self.table.load();
-        let slot = table.by_type(asset_type).ok_or_else(|| HookError::unknown_type(hook, asset_type))?;
-        slot.manifest(hook)
+        let find =
+            |table: &Table| table.by_type(asset_type).cloned().ok_or_else(|| HookError::unknown_type(hook, asset_type));
+        let slot = find(&self.table.load())?;
+        slot.manifest(hook).or_else(|error| {
+            // As for a call: it may have been changed or removed since the table was made.
+            let now = find(&self.table_after_refresh())?;
+            if Arc::ptr_eq(&now, &slot) { Err(error) } else { now.manifest(hook) }
+        })
     }
 
     /// The id of the plugin of an asset type.

@@ -107,6 +107,14 @@ pub enum HostError {
         /// What it said.
         message: String,
     },
+    /// The files of an installed version are not what they were.
+    #[error("the library of version {version} of {id} was changed on disk or is gone")]
+    Damaged {
+        /// The plugin.
+        id: String,
+        /// The version.
+        version: String,
+    },
     /// The settings are larger than settings may be.
     #[error("the settings have {size} bytes; at most {most} are taken")]
     SettingsTooLarge {

@@ -1,6 +1,9 @@
 //! Changes to what is installed. Each is one transaction of the registry; what comes before it can be cut off anywhere.
 
-use std::{fs, io, path::Path};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use serde::Serialize;
 use tempfile::TempDir;
@@ -11,7 +14,7 @@ use super::{
 };
 use crate::{
     crash_point,
-    package::{self, CheckErrors, CheckReport, ModuleInfo, PackageError, Sound, Version},
+    package::{self, CheckErrors, CheckReport, Digest, ModuleInfo, PackageError, Sound, Version},
     registry::{NewVersion, PluginDetails, PluginSummary, Status, Tried},
     runtime::{Trial, TrialOutcome, try_module},
 };
@@ -129,11 +132,10 @@ impl Host {
         let lock = self.shared.home.lock()?;
         let details = self.show(id)?;
         let version = older_version(&details, how.version)?;
-        let (digest, _, module) = self.shared.registry.library(id, &version)?;
+        let (folder, module) = self.installed_version(id, &version)?;
         let current = details.settings.to_string();
         let settings = how.settings.unwrap_or(&current);
         let staging = self.stage()?;
-        let folder = self.shared.home.packages().join(digest);
         let tried = self.try_version(id, &folder, &module, settings, &staging)?;
         if let Tried::NeedsSettings { message } = tried {
             return Err(HostError::SettingsRefused { id: id.to_owned(), version, message });
@@ -174,9 +176,8 @@ impl Host {
         let _lock = self.shared.home.lock()?;
         let details = self.show(id)?;
         let version = details.summary.version;
-        let (digest, _, module) = self.shared.registry.library(id, &version)?;
+        let (folder, module) = self.installed_version(id, &version)?;
         let staging = self.stage()?;
-        let folder = self.shared.home.packages().join(digest);
         let tried = self.try_version(id, &folder, &module, settings, &staging)?;
         if let Tried::NeedsSettings { message } = tried {
             return Err(HostError::SettingsRefused { id: id.to_owned(), version, message });
@@ -221,6 +222,17 @@ impl Host {
             Err(error) => report.errors.push(error.to_string()),
         }
         Ok(report)
+    }
+
+    /// The folder and the module of an installed version, whose library is still the one that was installed.
+    fn installed_version(&self, id: &str, version: &str) -> Result<(PathBuf, ModuleInfo), HostError> {
+        let (digest, library_digest, module) = self.shared.registry.library(id, version)?;
+        let folder = self.shared.home.packages().join(digest);
+        let library = fs::File::open(folder.join(&module.path)).and_then(|mut file| Digest::of(&mut file));
+        if library.is_ok_and(|found| found.to_string() == library_digest) {
+            return Ok((folder, module));
+        }
+        Err(HostError::Damaged { id: id.to_owned(), version: version.to_owned() })
     }
 
     /// Makes a committed change known to this host. It is done, so nothing that fails here makes it an error: the host's

@@ -4,7 +4,6 @@ use billhook_plugin_api::{
     Hook, Json,
     data::{Asset, AssetChanges, Offering, User},
 };
-use serde_json::{Map, Value};
 
 use super::{
     Lifecycle,
@@ -141,18 +140,16 @@ impl BegunProductSpec<'_> {
         if self.post == Hook::OnPostProductSpecUpgrade {
             return dispatcher.about(self.post, asset, |plugin| plugin.on_post_product_spec_upgrade(asset, kind, spec));
         }
-        // Recorded first, so that the plugin can't be removed from under the asset.
-        let plugin = dispatcher.plugin_of(self.post, kind).map_err(|error| error.about(&asset.id))?;
-        let failed = |error: crate::RegistryError| {
-            HookError::internal(self.post, &plugin, format!("the asset can't be recorded as in use: {error}"))
-        };
-        let is_new = registry.use_asset(&plugin, &asset.id).map_err(failed)?;
-        let answer =
-            dispatcher.about(self.post, asset, |plugin| plugin.on_post_product_spec_attachment(asset, kind, spec));
-        if answer.is_err() && is_new {
-            registry.release_asset(&asset.id).map_err(failed)?;
-        }
-        answer
+        let changes =
+            dispatcher.about(self.post, asset, |plugin| plugin.on_post_product_spec_attachment(asset, kind, spec))?;
+        let recorded = dispatcher.plugin_of(self.post, kind).and_then(|plugin| {
+            let failed = |error| format!("the asset can't be recorded as in use: {error}");
+            registry
+                .use_asset(&plugin, &asset.id)
+                .map_err(|error| HookError::internal(self.post, &plugin, failed(error)))
+        });
+        recorded.map_err(|error| error.about(&asset.id))?;
+        Ok(changes)
     }
 }
 
@@ -195,11 +192,13 @@ impl<'a> Lifecycle<'a> {
         let id = manifest.id();
         form::check_asset(&manifest, new.format, new.media_type)
             .map_err(|problem| HookError::invalid(hook, &id, problem))?;
-        let given: Map<String, Value> = serde_json::from_str(new.meta_info.as_str())
-            .map_err(|_| HookError::bad_value(hook, &id, "the asset's meta_info has to be an object".to_owned()))?;
-        let filled = form::fill(&manifest, given).map_err(|problem| HookError::invalid(hook, &id, problem))?;
+        let meta_info = form::fill(&manifest, new.meta_info).map_err(|problem| match problem {
+            form::Problem::NoObject => {
+                HookError::bad_value(hook, &id, "the asset's meta_info has to be an object".to_owned())
+            }
+            form::Problem::Missing(problem) => HookError::invalid(hook, &id, problem),
+        })?;
         self.dispatcher.on_pre_product_spec_validation(new.provider, new.asset_t, new.media_type, new.url)?;
-        let meta_info = Json::from(Value::Object(filled));
         Ok(BegunValidation { lifecycle: self, provider: new.provider.clone(), meta_info })
     }
 

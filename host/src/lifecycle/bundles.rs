@@ -1,5 +1,7 @@
 //! Which assets an offering is about: bundles are replaced by what they bundle, at any depth.
 
+use std::collections::HashSet;
+
 use billhook_plugin_api::data::{Asset, Offering};
 
 /// What a backend answers about its assets and offerings. The host asks while it runs one of its life-cycle functions, on the
@@ -72,6 +74,8 @@ enum Step {
 
 fn expand(first: Step, catalogue: &dyn Catalogue) -> Result<Vec<Asset>, BundleError> {
     let mut assets: Vec<Asset> = Vec::new();
+    // What was looked at already adds nothing a second time, however many bundles share it.
+    let mut known: HashSet<String> = HashSet::new();
     let mut steps = vec![first];
     // The bundles that the present step is in, outermost first.
     let mut inside: Vec<String> = Vec::new();
@@ -94,7 +98,7 @@ fn expand(first: Step, catalogue: &dyn Catalogue) -> Result<Vec<Asset>, BundleEr
                 let bundled = catalogue.bundled_assets(&asset).map_err(BundleError::Catalogue)?;
                 if bundled.is_empty() {
                     // An asset that two bundles share is one asset.
-                    if assets.iter().all(|found| found.id != asset.id) {
+                    if known.insert(format!("asset {}", asset.id)) {
                         assets.push(asset);
                     }
                     continue;
@@ -104,6 +108,9 @@ fn expand(first: Step, catalogue: &dyn Catalogue) -> Result<Vec<Asset>, BundleEr
         };
         if let Some(start) = inside.iter().position(|outer| *outer == bundle) {
             return Err(BundleError::Cycle(inside.drain(start..).chain([bundle]).collect()));
+        }
+        if !known.insert(bundle.clone()) {
+            continue;
         }
         inside.push(bundle);
         steps.push(Step::Leave);
@@ -164,6 +171,16 @@ mod tests {
         assert_eq!(ids(&offering("packed", Some("pack")), &shop), ["a", "b"]);
         assert_eq!(ids(&offering("all", None), &shop), ["a", "b", "c"], "each asset once");
         assert_eq!(ids(&offering("nothing", None), &shop), [""; 0]);
+    }
+
+    #[test]
+    fn bundles_that_share_parts_are_looked_at_once() {
+        // Each holds the next one twice: as many ways down as a number of forty binary digits counts.
+        let names: Vec<&'static str> =
+            (0..41).map(|level| &*Box::leak(format!("level-{level}").into_boxed_str())).collect();
+        let assets = names.windows(2).map(|pair| (pair[0], vec![pair[1], pair[1]])).collect();
+        let shop = Shop { assets, ..Shop::default() };
+        assert_eq!(ids(&offering("o", Some("level-0")), &shop), ["level-40"]);
     }
 
     #[test]

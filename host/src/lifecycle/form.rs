@@ -1,6 +1,9 @@
 //! What a manifest allows of a new asset: its format, its media type, and what the seller filled into the form.
 
-use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+
+use billhook_plugin_api::Json;
+use serde_json::value::RawValue;
 
 use crate::package::{Format, Manifest};
 
@@ -23,25 +26,43 @@ pub(super) fn check_asset(manifest: &Manifest, format: Format, media_type: &str)
     Ok(())
 }
 
-/// Fills the form's defaults into what the seller gave. Refuses if a mandatory field is left empty and has no default: all such
-/// fields at once.
-pub(super) fn fill(manifest: &Manifest, mut given: Map<String, Value>) -> Result<Map<String, Value>, String> {
-    let mut missing = Vec::new();
+/// Why a form can't be filled in.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Problem {
+    /// What the seller gave is no object.
+    NoObject,
+    /// A mandatory field is empty: a sentence that names all such fields.
+    Missing(String),
+}
+
+/// Fills the form's defaults into what the seller gave. Refuses if a mandatory field is left empty and has no default.
+///
+/// What the seller gave stays as it was written, number for number; where nothing is filled in, the whole text does.
+pub(super) fn fill(manifest: &Manifest, given: &Json<'_>) -> Result<Json<'static>, Problem> {
+    let mut fields: BTreeMap<String, Box<RawValue>> =
+        serde_json::from_str(given.as_str()).map_err(|_| Problem::NoObject)?;
+    let (mut missing, mut filled) = (Vec::new(), false);
     for field in &manifest.form {
-        let is_empty = |value: &Value| value.is_null() || value.as_str().is_some_and(str::is_empty);
-        if given.get(&field.name).is_some_and(|value| !is_empty(value)) {
+        if fields.get(&field.name).is_some_and(|value| !["null", "\"\""].contains(&value.get())) {
             continue;
         }
-        match &field.default {
-            Some(default) if !is_empty(default) => drop(given.insert(field.name.clone(), default.clone())),
-            _ if field.mandatory => missing.push(field.label.as_ref().unwrap_or(&field.name).as_str()),
-            _ => {}
+        let default = field.default.as_ref().filter(|default| default.as_str() != Some(""));
+        match default.and_then(|default| serde_json::value::to_raw_value(default).ok()) {
+            Some(default) => {
+                fields.insert(field.name.clone(), default);
+                filled = true;
+            }
+            None if field.mandatory => missing.push(field.label.as_ref().unwrap_or(&field.name).as_str()),
+            None => {}
         }
     }
-    if missing.is_empty() {
-        Ok(given)
-    } else {
-        Err(format!("these fields of the form are mandatory and empty: {}", missing.join(", ")))
+    if !missing.is_empty() {
+        let missing = missing.join(", ");
+        return Err(Problem::Missing(format!("these fields of the form are mandatory and empty: {missing}")));
+    }
+    match Json::from_value(&fields) {
+        Ok(json) if filled => Ok(json),
+        _ => Ok(given.clone().into_owned()),
     }
 }
 
@@ -78,12 +99,20 @@ mod tests {
 
     #[test]
     fn defaults_are_filled_in_and_mandatory_fields_demanded() {
-        let fill = |given: Value| fill(&manifest(), given.as_object().expect("an object").clone()).map(Value::from);
-        assert_eq!(fill(json!({"key": "k"})), Ok(json!({"key": "k", "plan": "basic", "open": false})));
-        let given = json!({"key": "k", "plan": "premium", "open": true, "note": "n", "own": 1});
-        assert_eq!(fill(given.clone()), Ok(given));
-        for empty in [json!({}), json!({"key": ""}), json!({"key": null})] {
-            assert_eq!(fill(empty), Err("these fields of the form are mandatory and empty: API key".to_owned()));
+        let fill =
+            |given: &str| fill(&manifest(), &Json::new(given).expect("JSON")).map(|json| json.as_str().to_owned());
+        assert_eq!(fill(r#"{"key": "k"}"#).as_deref(), Ok(r#"{"key":"k","open":false,"plan":"basic"}"#));
+        let exact = r#"{"account": 12345678901234567890123, "n":1.10,"key":"k"}"#;
+        let expected = r#"{"account":12345678901234567890123,"key":"k","n":1.10,"open":false,"plan":"basic"}"#;
+        assert_eq!(fill(exact).as_deref(), Ok(expected));
+        let whole = r#"{"plan": "premium",  "key": "k", "open": true, "note": "n", "huge": 1e400}"#;
+        assert_eq!(fill(whole).as_deref(), Ok(whole), "where nothing is filled in, nothing changes");
+        for empty in ["{}", r#"{"key": ""}"#, r#"{"key": null}"#] {
+            let missing = "these fields of the form are mandatory and empty: API key";
+            assert_eq!(fill(empty), Err(Problem::Missing(missing.to_owned())));
+        }
+        for no_object in ["[]", "5", "\"text\""] {
+            assert_eq!(fill(no_object), Err(Problem::NoObject));
         }
     }
 }

@@ -14,6 +14,7 @@ const END_SIGNATURE: u32 = 0x0605_4b50;
 const CENTRAL_SIGNATURE: u32 = 0x0201_4b50;
 const LOCAL_SIGNATURE: u32 = 0x0403_4b50;
 const DESCRIPTOR_SIGNATURE: u32 = 0x0807_4b50;
+const ZIP64_LOCATOR_SIGNATURE: u32 = 0x0706_4b50;
 const END_LENGTH: u64 = 22;
 const CENTRAL_LENGTH: usize = 46;
 const LOCAL_LENGTH: u64 = 30;
@@ -88,8 +89,8 @@ fn end_record(file: &mut File, length: u64) -> Result<(u64, usize, u64), Package
     if length < END_LENGTH {
         return Err(PackageError::NotAZip);
     }
-    // The record is followed by a comment of up to 65,535 bytes.
-    let tail_start = length.saturating_sub(END_LENGTH + 0xffff);
+    // The record is followed by a comment of up to 65,535 bytes; a zip64 locator would be 20 bytes before it.
+    let tail_start = length.saturating_sub(END_LENGTH + 0xffff + 20);
     let tail = read_at(file, tail_start, usize::try_from(length - tail_start).unwrap_or_default())?;
     let signature = END_SIGNATURE.to_le_bytes();
     let found: Vec<usize> = tail.windows(4).enumerate().filter(|(_, it)| *it == signature).map(|(at, _)| at).collect();
@@ -102,6 +103,9 @@ fn end_record(file: &mut File, length: u64) -> Result<(u64, usize, u64), Package
     }
     if found.iter().filter(|at| reaches_end(**at)).count() > 1 {
         return Err(refuse("it has two end records, so that two readers could read two archives"));
+    }
+    if at >= 20 && number::<4>(&tail, at - 20) == u64::from(ZIP64_LOCATOR_SIGNATURE) {
+        return Err(refuse("it is a zip64 archive; a package is small enough without"));
     }
     let record = &tail[at..];
     let end = tail_start + at as u64;
@@ -128,7 +132,8 @@ fn central_entry(bytes: &[u8]) -> Result<(Entry, usize), PackageError> {
     }
     let name_length = number::<2>(bytes, 28) as usize;
     let extra_length = number::<2>(bytes, 30) as usize;
-    let length = CENTRAL_LENGTH + name_length + extra_length + number::<2>(bytes, 32) as usize;
+    let comment_length = number::<2>(bytes, 32) as usize;
+    let length = CENTRAL_LENGTH + name_length + extra_length + comment_length;
     if bytes.len() < length {
         return Err(refuse("its central directory is cut off"));
     }
@@ -149,6 +154,10 @@ fn central_entry(bytes: &[u8]) -> Result<(Entry, usize), PackageError> {
         _ => return Err(bad("its name is not marked as UTF-8; pack it with a tool that writes UTF-8 names")),
     };
     check_extra(raw_name, extra).map_err(bad)?;
+    if comment_length > 0 {
+        // No tool that packs files writes one, and another directory could hide in it.
+        return Err(bad("it has a comment of its own"));
+    }
     let (compressed_size, size) = (number::<4>(bytes, 20), number::<4>(bytes, 24));
     let local_header = number::<4>(bytes, 42);
     if [compressed_size, size, local_header].contains(&0xffff_ffff) {
@@ -157,6 +166,9 @@ fn central_entry(bytes: &[u8]) -> Result<(Entry, usize), PackageError> {
     let is_folder = name.ends_with('/');
     check_kind(number::<4>(bytes, 38), is_folder, size).map_err(bad)?;
     let is_deflated = number::<2>(bytes, 10) == 8;
+    if is_folder && (compressed_size > 2 || number::<4>(bytes, 16) != 0) {
+        return Err(bad("it is a folder and holds data"));
+    }
     if !is_deflated && compressed_size != size {
         return Err(bad("its sizes contradict each other"));
     }

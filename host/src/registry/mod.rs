@@ -389,13 +389,16 @@ impl Registry {
         })
     }
 
-    /// Records an asset as in use with a plugin. Answers whether it wasn't before.
-    pub(crate) fn use_asset(&self, plugin: &str, asset: &str) -> Result<bool, RegistryError> {
+    /// Records an asset as in use with a plugin, and with no other.
+    pub(crate) fn use_asset(&self, plugin: &str, asset: &str) -> Result<(), RegistryError> {
         let connection = self.main();
-        let recorded = connection
-            .prepare_cached("INSERT INTO asset_in_use (asset, plugin) VALUES (?1, ?2) ON CONFLICT (asset) DO NOTHING")?
+        connection
+            .prepare_cached(
+                "INSERT INTO asset_in_use (asset, plugin) VALUES (?1, ?2)
+                 ON CONFLICT (asset) DO UPDATE SET plugin = excluded.plugin",
+            )?
             .execute([asset, plugin])?;
-        Ok(recorded > 0)
+        Ok(())
     }
 
     /// Records an asset as no longer in use. Answers whether it was.

@@ -20,7 +20,7 @@ const APPLICATION: i64 = 0x6268_6f6f;
 
 const CREATE: &str = "
 CREATE TABLE registry (
-    -- One row. Raised by every change to the tables below, not by changes of plugins' state.
+    -- One row. Raised by every change to plugins and versions: by what a running host has to notice.
     generation INTEGER NOT NULL
 ) STRICT;
 INSERT INTO registry VALUES (1);

@@ -12,6 +12,7 @@ pub(crate) fn hint(error: &HostError) -> Option<String> {
             "--force upgrades nevertheless; another name makes it another plugin".to_owned()
         }
         HostError::InUse { .. } => "the backend releases them; --force removes it nevertheless".to_owned(),
+        HostError::Damaged { .. } => "remove the plugin and load its package again".to_owned(),
         HostError::NoOlderVersion { id, .. } => format!("removeplugin {id} removes it"),
         HostError::SettingsRefused { .. } => {
             "nothing was changed; give it other settings with --settings FILE".to_owned()
