@@ -71,7 +71,7 @@ impl HostServices for NoServices {
     }
 }
 
-const CALLS: u32 = 200_000;
+const CALLS: u32 = 500_000;
 
 fn order(contracts: usize) -> Order {
     Order {
@@ -154,18 +154,18 @@ fn main() {
             ns(subject),
             ns(subject) - ns(floor),
         );
-        let mut scalings: Vec<(f64, f64)> = (0..15)
-            .map(|_| {
-                let bare = throughput(2, &bare) / throughput(1, &bare);
-                let through_host = throughput(2, &through_host) / throughput(1, &through_host);
-                (bare, through_host)
-            })
-            .collect();
-        let mut middle = |pick: fn(&(f64, f64)) -> f64| {
-            scalings.sort_by(|a, b| pick(a).total_cmp(&pick(b)));
-            pick(&scalings[scalings.len() / 2])
-        };
-        let (bare, through_host) = (middle(|it| it.0), middle(|it| it.1));
+        // The best of many rounds: what disturbs a round makes it slower, and never faster.
+        let mut best = [0.0_f64; 4];
+        for _ in 0..40 {
+            let round = [
+                throughput(1, &bare),
+                throughput(2, &bare),
+                throughput(1, &through_host),
+                throughput(2, &through_host),
+            ];
+            best = std::array::from_fn(|index| best[index].max(round[index]));
+        }
+        let (bare, through_host) = (best[1] / best[0], best[3] / best[2]);
         println!(
             "dispatch, order of {contracts}, two threads: bare scales {bare:.3}, through the host {through_host:.3}, ratio {:.3}",
             through_host / bare

@@ -9,6 +9,7 @@ mod slot;
 mod table;
 
 use std::{
+    ops::Deref,
     sync::{Arc, Mutex, PoisonError},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -34,7 +35,7 @@ use crate::{
 /// any more, each have a thread of their own, so that a plugin that hangs there holds up nothing else.
 pub(crate) struct Dispatcher {
     registry: Arc<Registry>,
-    table: Arc<ArcSwap<Table>>,
+    table: Arc<Apart>,
     loader: Arc<Loader>,
     /// Held while the table is made anew; holds what was taken out of it and may still be in use.
     retired: Arc<Mutex<Vec<Arc<Slot>>>>,
@@ -194,6 +195,19 @@ impl Drop for Dispatcher {
         self.table.store(Arc::default());
         // Whoever drops the host waits for its plugins, and not for ever.
         wait(end(slots), LAST_WAIT);
+    }
+}
+
+/// The table in a cache line of its own: every call reads it, so nothing that is written may lie beside it.
+#[derive(Default)]
+#[repr(align(128))]
+struct Apart(ArcSwap<Table>);
+
+impl Deref for Apart {
+    type Target = ArcSwap<Table>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
     }
 }
 
