@@ -274,24 +274,31 @@ fn a_folder_that_holds_something_else_is_no_home_and_nothing_of_it_is_touched() 
     let name = project.to_str().expect("UTF-8");
     for arguments in [&["listplugins"][..], &["loadplugin", "x.zip"], &["removeplugin", "x"]] {
         let run = home.run(&[&["--home", name], arguments].concat());
-        run.failed_with(&["it is no home: it holds \"package.json\"", "hint: --home DIR"]);
+        run.failed_with(&["it is no home: its folder \"packages\" holds \"my-lib\"", "hint: --home DIR"]);
     }
     assert!(project.join("packages/my-lib/index.js").exists() && project.join("staging/notes.txt").exists());
     assert!(!project.join("registry.db").exists());
+
+    // Files beside the host's own folders are nobody's trouble.
+    let package = Package::new("X").write(home.folder());
+    let name = home.folder().to_str().expect("UTF-8");
+    home.run(&["--home", name, "loadplugin", package.to_str().expect("UTF-8")]).succeeded();
+    home.run(&["--home", name, "removeplugin", "x"]).succeeded();
+    assert!(package.exists() && project.join("package.json").exists());
 }
 
 #[test]
 fn a_lost_registry_takes_no_package_with_it() {
     let home = Home::new();
     home.load(&Package::new("X")).succeeded();
-    fs::create_dir(home.path().join("packages/not-a-digest")).expect("made");
-    fs::create_dir(home.path().join("staging/somebodys")).expect("made");
     for file in ["registry.db", "registry.db-wal", "registry.db-shm"] {
         let _ = fs::remove_file(home.path().join(file));
     }
     let before = packages(&home);
     assert_eq!(home.run(&["listplugins"]).succeeded().stdout, "");
     assert_eq!(packages(&home), before, "they may be all that is left");
+    fs::create_dir(home.path().join("packages/not-a-digest")).expect("made");
+    fs::create_dir(home.path().join("staging/somebodys")).expect("made");
     home.run(&["listplugins"]).succeeded();
     assert!(home.path().join("packages/not-a-digest").exists() && home.path().join("staging/somebodys").exists());
 }

@@ -106,8 +106,7 @@ impl Home {
             let entry = entry.map_err(wrong)?;
             let name = entry.file_name();
             let name = name.to_str().unwrap_or_default();
-            let is_package = name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
-            if is_package && !used.contains(name) {
+            if is_package(name) && !used.contains(name) {
                 delete(&entry.path());
             }
         }
@@ -123,19 +122,30 @@ fn delete(path: &Path) {
     }
 }
 
-/// Refuses a folder that holds something else: nobody's files are taken for ours.
+/// Whether a name in `packages/` is one that the host gave.
+fn is_package(name: &str) -> bool {
+    name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// Refuses a folder in which the host's own folders are somebody else's: nobody's files are taken for ours. Other files
+/// beside them are left alone.
 fn check_content(path: &Path) -> io::Result<()> {
     if path.join(REGISTRY).exists() {
         return Ok(());
     }
-    for entry in fs::read_dir(path)? {
-        let name = entry?.file_name();
-        let name = name.to_string_lossy();
-        // Another process may be making the registry just now.
-        if !["packages", "staging", "lock"].contains(&&*name) && !name.starts_with(REGISTRY) {
-            return Err(io::Error::other(format!(
-                "it is no home: it holds {name:?}; name an empty folder or a new one"
-            )));
+    for folder in ["packages", "staging"] {
+        let is_ours = |name: &str| if folder == "packages" { is_package(name) } else { name.starts_with(STAGED) };
+        let entries = match fs::read_dir(path.join(folder)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            entries => entries?,
+        };
+        for entry in entries {
+            let name = entry?.file_name();
+            if !name.to_str().is_some_and(is_ours) {
+                let name = name.to_string_lossy();
+                let problem = format!("it is no home: its folder {folder:?} holds {name:?}; name another folder");
+                return Err(io::Error::other(problem));
+            }
         }
     }
     Ok(())
