@@ -105,6 +105,10 @@ fn without_api_a_new_plugin_depends_on_the_released_crate_and_says_if_there_is_n
     let made = run(command.env("CARGO_NET_OFFLINE", "true").env("CARGO_HOME", home.folder().join("cargo"))).succeeded();
     assert!(made.stderr.contains("warning: cargo finds no released billhook-plugin-api"), "{}", made.stderr);
     assert!(made.stderr.contains("hint: name a folder with its source"), "{}", made.stderr);
+    let mut command = home.command(&["newplugin", "Y", "--json"]);
+    let made = run(command.env("CARGO_NET_OFFLINE", "true").env("CARGO_HOME", home.folder().join("cargo"))).succeeded();
+    assert_eq!(made.json()["warnings"], json!(["cargo finds no released billhook-plugin-api for it"]));
+    assert_eq!(made.stderr, "", "a JSON answer holds its warnings itself");
     let manifest = fs::read_to_string(home.folder().join("x/Cargo.toml")).expect("made");
     assert!(manifest.contains("billhook-plugin-api = { version = \"1."), "{manifest}");
 }

@@ -42,6 +42,7 @@ const TEMPLATE: [(&str, &str); 6] = [
 struct Made {
     id: String,
     folder: PathBuf,
+    warnings: Vec<&'static str>,
 }
 
 pub(crate) fn run(arguments: &Arguments, output: &Output) -> anyhow::Result<()> {
@@ -73,16 +74,20 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> anyhow::Result<()> 
     }
     // The length of the name decides where lines break. Without rustfmt they break where they may.
     let _ = cargo(&folder, "fmt");
-    output.answer(&Made { id: id.clone(), folder: folder.clone() }, |made| {
+    let unreleased = arguments.api.is_none() && !is_released(&folder);
+    let warnings = if unreleased { vec![UNRELEASED] } else { Vec::new() };
+    output.answer(&Made { id: id.clone(), folder: folder.clone(), warnings }, |made| {
         let folder = made.folder.display();
         format!("{folder} is a new plugin; go on with:\n  cd {folder}\n  cargo test\n  billhook packplugin")
     })?;
-    if arguments.api.is_none() && !is_released(&folder) {
-        output.note("warning", "cargo finds no released billhook-plugin-api for it");
+    if unreleased {
+        output.note("warning", UNRELEASED);
         output.note("hint", "name a folder with its source: billhook newplugin NAME --api PATH");
     }
     Ok(())
 }
+
+const UNRELEASED: &str = "cargo finds no released billhook-plugin-api for it";
 
 /// The absolute path of the API's source.
 fn api_folder(path: &Path) -> anyhow::Result<String> {

@@ -35,6 +35,7 @@ pub(crate) struct Packed {
     pub(crate) id: String,
     pub(crate) version: String,
     pub(crate) package: PathBuf,
+    warnings: Vec<String>,
 }
 
 pub(crate) fn run(arguments: &Arguments, output: &Output) -> anyhow::Result<()> {
@@ -91,7 +92,7 @@ pub(crate) fn pack(
         bail!("the plugin can't be packed:\n{}", errors.join("\n"));
     }
     fs::rename(&unchecked, &package).with_context(|| format!("{} can't be written", package.display()))?;
-    Ok(Packed { id, version, package })
+    Ok(Packed { id, version, package, warnings: report.warnings })
 }
 
 fn file_name(path: &Path) -> anyhow::Result<String> {
