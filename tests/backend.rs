@@ -41,7 +41,7 @@ fn backend() -> Backend {
         let package = Package::new(name).of("recorder").field("form", form);
         let package = package.field("media_types", json!(["Application/JSON"])).write(home.folder());
         let settings = json!({"log": log}).to_string();
-        host.install(package, &Install { settings: Some(&settings), force: false }).expect("installed");
+        host.install(package, &Install { settings: Some(&settings), ..Install::default() }).expect("installed");
     }
     let _ = fs::remove_file(&log);
     Backend { home, host, log, bundled_assets: HashMap::new(), bundled_offerings: HashMap::new() }

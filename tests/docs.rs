@@ -4,7 +4,7 @@ use std::{fs, path::Path, process::Command};
 
 use crate::{
     authoring::{authors_target, source},
-    support::{BILLHOOK, Home, Package, run},
+    support::{BILLHOOK, Home, Package, UsageServer, run},
 };
 
 /// The commands in the `sh` blocks of a document.
@@ -24,6 +24,17 @@ fn commands(document: &str) -> String {
     commands
 }
 
+/// The configuration that a document shows, with a usage API and files that are there.
+fn configuration(document: &str, home: &Home) -> String {
+    let text = fs::read_to_string(source().join(document)).expect("there");
+    let shown = text.split("```toml\n[usage_api]").nth(1).and_then(|rest| rest.split("```").next());
+    let Some(shown) = shown else { return String::new() };
+    let token = home.file("token", "secret");
+    let (url, file) = ("https://store.example/DSUsageManagement/api/usageManagement/v2", "/etc/billhook/usage-token");
+    assert!(shown.contains(url) && shown.contains(file), "no test calls somebody else's machine");
+    format!("[usage_api]{}", shown.replace(url, &UsageServer::start().url()).replace(file, &token))
+}
+
 /// Runs the commands of a document beside a checkout of billhook.
 fn run_all(document: &str, home: &Home) {
     let folder = home.folder().join("work");
@@ -34,6 +45,7 @@ fn run_all(document: &str, home: &Home) {
     let mut shell = Command::new("bash");
     shell.arg("-c").arg(commands(document)).current_dir(folder).env("PATH", format!("{programs}:{path}"));
     shell.env("BILLHOOK_HOME", home.path()).env("CARGO_TARGET_DIR", authors_target());
+    shell.env("BILLHOOK_CONFIG", home.file("config.toml", &configuration(document, home)));
     run(&mut shell).succeeded();
 }
 

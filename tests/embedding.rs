@@ -27,6 +27,21 @@ fn a_program_that_calls_run_child_process_first_is_its_own_child() {
 }
 
 #[test]
+fn its_plugins_workers_are_that_program_too() {
+    let home = Home::new();
+    let package = Package::new("X").of("undescribed_usage").field("pull_accounting", true.into()).write(home.folder());
+    let run_it = run(&mut embedder(&home, &[package.to_str().expect("UTF-8"), "worker"]));
+    run_it.failed_with(&["failed in get_usage_specs: a usage specification has to have a name and a description"]);
+    let package = Package::new("Y").of("meter").field("pull_accounting", true.into()).write(home.folder());
+    let run_it = run(&mut embedder(&home, &[package.to_str().expect("UTF-8"), "worker"])).succeeded();
+    // It has no settings, so it is asked for none of its units.
+    assert!(run_it.stdout.starts_with("y 1.0\nErr("), "{}", run_it.stdout);
+    let package = Package::new("Z").write(home.folder());
+    let run_it = run(&mut embedder(&home, &[package.to_str().expect("UTF-8"), "worker"])).succeeded();
+    assert_eq!(run_it.stdout, "z 1.0\nOk([]) 0\n", "a hook that isn't implemented is not sent");
+}
+
+#[test]
 fn the_small_backend_of_the_embedding_guide_runs() {
     let home = Home::new();
     let package = home.folder().join("test-resource.zip");
@@ -42,6 +57,7 @@ fn the_small_backend_of_the_embedding_guide_runs() {
         "attached to product-1",
         "offered alone and in a bundle",
         "paid; 0 of its assets failed",
+        "metered 2 records, of which 2 are ready to be charged",
         "test-resource is used by 1 asset",
         "removed test-resource",
     ] {

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// What the next minor version adds: file, what to look for, what to put in its place.
-const ADDITIONS: [(&str, &str, &str); 16] = [
+const ADDITIONS: [(&str, &str, &str); 17] = [
     ("plugin-api/Cargo.toml", "version = \"1.0.0\"", "version = \"1.1.0\""),
     (
         "plugin-api/src/hook.rs",
@@ -57,7 +57,7 @@ const ADDITIONS: [(&str, &str, &str); 16] = [
     (
         "plugin-api/src/abi/module.rs",
         "    /// Calls `get_usage_specs`.",
-        "    /// Calls `on_product_renewal`.\n    pub fn on_product_renewal(&self, asset: &Asset, contract: &Contract, order: &Order) -> Result<AssetChanges, PluginError> {\n        self.order_hook(self.module.on_product_renewal(), asset, contract, order)\n    }\n\n    /// Calls `get_usage_specs`.",
+        "    /// Calls `on_product_renewal`.\n    pub fn on_product_renewal(&self, asset: &Asset, contract: &Contract, order: &Order) -> Result<AssetChanges, PluginError> {\n        self.order_hook(self.module.on_product_renewal(), asset, contract, order.into())\n    }\n\n    /// Calls `get_usage_specs`.",
     ),
     (
         "plugin-api/src/abi/tables.rs",
@@ -80,9 +80,14 @@ const ADDITIONS: [(&str, &str, &str); 16] = [
         "    /// Its language.\n    pub fn language(&self) -> Option<&'a str> {\n        self.0.text(|table| table.language())\n    }\n\n    /// Whether any user may download",
     ),
     (
-        "host/src/dispatch/hooks.rs",
+        "host/src/runtime/call.rs",
         "            Hook::GetUsageSpecs => {",
         "            Hook::OnProductRenewal => plugin.on_product_renewal(asset()?, contract()?, order()?).map(HookAnswer::from),\n            Hook::GetUsageSpecs => {",
+    ),
+    (
+        "host/src/runtime/plugin.rs",
+        "    /// Calls `get_usage_specs`.",
+        "    /// Calls `on_product_renewal`.\n    pub(crate) fn on_product_renewal(&self, asset: &Asset, contract: &Contract, order: &billhook_plugin_api::data::Order) -> Result<AssetChanges, CallFailure> {\n        match self.here(Hook::OnProductRenewal)? {\n            Some(hooks) => Ok(hooks.on_product_renewal(asset, contract, order)?),\n            None => self.changes(Hook::OnProductRenewal, Borrowed { asset: Some(asset), contract: Some(contract), order: Some(order), ..Borrowed::default() }),\n        }\n    }\n\n    /// Calls `get_usage_specs`.",
     ),
     // The new host's outputs must not take the place of this one's.
     ("host/Cargo.toml", "name = \"billhook\"\nversion", "name = \"billhook-next\"\nversion"),

@@ -46,7 +46,7 @@ fn removing_deletes_every_version_and_the_id_is_free_again() {
         home.load(&Package::new("X").version(version)).succeeded();
     }
     home.run(&["removeplugin", "x"]).succeeded();
-    assert_eq!(home.content(), ["lock", "packages", "registry.db", "staging"]);
+    assert_eq!(home.content(), ["in-use", "lock", "packages", "registry.db", "staging"]);
     home.run(&["removeplugin", "x"]).failed_with(&["there is no plugin \"x\"", "listplugins"]);
     home.load(&Package::new("X")).succeeded();
 }

@@ -3,6 +3,8 @@
 /// Nothing of the host: packages, homes, and runs of the command.
 mod support;
 
+/// Pull accounting: every record becomes one guided document, whatever is cut off.
+mod accounting;
 /// From `newplugin` to `callplugin`, as an author goes.
 mod authoring;
 /// The life-cycle functions, called as a backend calls them.
@@ -25,5 +27,7 @@ mod packages;
 mod services;
 /// The command: what it prints, where, and how it exits.
 mod verbs;
+/// A plugin in a worker process: whatever it does, the host lives.
+mod workers;
 /// Plugins that misbehave: each refused or reported in a sentence, and the host goes on.
 mod zoo;

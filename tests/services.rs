@@ -100,7 +100,7 @@ fn settings_that_fit_make_a_new_instance_and_others_leave_the_old_one() {
     let home = Home::new();
     let host = home.host();
     let package = Package::new("X").of("refuse_settings").write(home.folder());
-    let install = billhook::Install { settings: Some(r#"{"address": "one"}"#), force: false };
+    let install = billhook::Install { settings: Some(r#"{"address": "one"}"#), ..billhook::Install::default() };
     assert_eq!(host.install(package, &install).expect("installed").needs_settings, None);
     let address = || crate::support::acquired(&host, "X").expect("it works");
     assert!(address().contains("one"));

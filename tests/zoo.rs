@@ -11,7 +11,7 @@ fn refused(package: Package, expected: &[&str]) {
     let home = Home::new();
     let run = home.load(&package).failed_with(expected);
     assert!(run.stderr.lines().count() <= 3, "one clear sentence:\n{}", run.stderr);
-    assert_eq!(home.content(), ["lock", "packages", "registry.db", "staging"], "nothing is left of it");
+    assert_eq!(home.content(), ["in-use", "lock", "packages", "registry.db", "staging"], "nothing is left of it");
     home.load(&Package::new("Healthy")).succeeded();
     assert_eq!(acquired(&home.host(), "Healthy").expect("it works"), "\"healthy\"");
 }

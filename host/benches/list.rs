@@ -38,7 +38,7 @@ fn multiply(registry: &std::path::Path, count: usize) {
     registry.execute_batch("BEGIN").expect("begins");
     for index in 1..count {
         let (plugin, version) = (
-            "INSERT INTO plugin SELECT ?1, position, enabled, settings, settings_changed, needs_settings
+            "INSERT INTO plugin (id, position, enabled, settings, settings_changed, needs_settings) SELECT ?1, position, enabled, settings, settings_changed, needs_settings
              FROM plugin WHERE id = 'reader'",
             "INSERT INTO version SELECT ?1, position, version, ?2, author, digest, library_digest, manifest, module,
              usage_specs, installed_at FROM version WHERE plugin = 'reader'",

@@ -3,10 +3,18 @@
 //!
 //! Run it with a plugin's package: `cargo run --example shop -- test-resource-1.0.zip`.
 
-use std::{collections::BTreeMap, env, error::Error, io::Write, process::ExitCode};
+use std::{
+    collections::BTreeMap,
+    env,
+    error::Error,
+    io::Write,
+    process::ExitCode,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use billhook::{
-    AroundError, Catalogue, CatalogueError, Host, Install, Json, ProductSpecValidation,
+    AroundError, Catalogue, CatalogueError, FoundSpecification, FoundUsageDocument, Host, HostOptions, Install, Json,
+    NewSpecification, NewUsageDocument, ProductSpecValidation, SpecificationRef, UsageApi, UsageApiError,
     data::{Asset, Contract, Offering, Order, User},
     package::Format,
 };
@@ -39,6 +47,73 @@ impl Catalogue for Shop {
         let known =
             |id: &String| self.offerings.get(id).cloned().ok_or_else(|| format!("there is no offering {id}").into());
         parts.map(known).collect()
+    }
+}
+
+/// Where usage is accounted. A backend with a usage API over HTTP takes `HttpUsageApi` instead.
+#[derive(Default)]
+struct Usage(Mutex<UsageTables>);
+
+#[derive(Default)]
+struct UsageTables {
+    specifications: Vec<FoundSpecification>,
+    documents: Vec<FoundUsageDocument>,
+}
+
+impl Usage {
+    fn tables(&self) -> MutexGuard<'_, UsageTables> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl UsageApi for Usage {
+    fn create_specification(&self, new: &NewSpecification<'_>) -> Result<SpecificationRef, UsageApiError> {
+        let specifications = &mut self.tables().specifications;
+        // Never one that another had, also after some were deleted.
+        let numbers = specifications.iter().filter_map(|found| found.at.id.strip_prefix("unit-")?.parse().ok());
+        let id = format!("unit-{}", numbers.max().map_or(0, |last: u64| last + 1));
+        let at = SpecificationRef { href: format!("shop:/units/{id}"), id };
+        let (name, description) = (new.name.to_owned(), new.description.to_owned());
+        specifications.push(FoundSpecification { at: at.clone(), name, description });
+        Ok(at)
+    }
+
+    fn specifications(&self, name: &str) -> Result<Vec<FoundSpecification>, UsageApiError> {
+        Ok(self.tables().specifications.iter().filter(|found| found.name == name).cloned().collect())
+    }
+
+    fn delete_specification(&self, specification: &SpecificationRef) -> Result<(), UsageApiError> {
+        self.tables().specifications.retain(|found| found.at != *specification);
+        Ok(())
+    }
+
+    fn create_usage(&self, new: &NewUsageDocument<'_>) -> Result<String, UsageApiError> {
+        let documents = &mut self.tables().documents;
+        let id = documents.len().to_string();
+        documents.push(FoundUsageDocument {
+            id: id.clone(),
+            status: "Received".to_owned(),
+            order_id: new.order_id.to_owned(),
+            product_id: new.product_id.to_owned(),
+            correlation_number: Some(new.correlation_number),
+            unit: Some(new.unit.to_owned()),
+            value: Some(new.value.to_owned()),
+        });
+        Ok(id)
+    }
+
+    fn guide_usage(&self, id: &str) -> Result<(), UsageApiError> {
+        let mut tables = self.tables();
+        let document = tables.documents.iter_mut().find(|document| document.id == id);
+        let document = document.ok_or_else(|| UsageApiError::NotFound(format!("document {id}")))?;
+        document.status = "guided".to_owned();
+        Ok(())
+    }
+
+    fn customer_usage(&self, _: &str, each: &mut dyn FnMut(FoundUsageDocument)) -> Result<(), UsageApiError> {
+        // This shop has one customer.
+        self.tables().documents.iter().cloned().for_each(each);
+        Ok(())
     }
 }
 
@@ -156,13 +231,47 @@ impl Shop {
         }
         Ok(failed)
     }
+
+    /// The end of the month: usage is accounted before the customer is charged for it. Answers how many records there are in
+    /// all, and what failed: as long as anything did, the customer can't be charged.
+    fn meter(&mut self, host: &Host, order: &mut Order) -> Result<(u64, Vec<String>), Box<dyn Error>> {
+        let mut failed = Vec::new();
+        for index in 0..order.contracts.len() {
+            let refreshed = host.usage_refreshed(order, &order.contracts[index], self)?;
+            // What the host recorded is recorded, whatever became of sending it: the contract's new values are saved first.
+            let contract = &mut order.contracts[index];
+            contract.correlation_number = refreshed.correlation_number;
+            contract.last_usage = refreshed.last_usage;
+            for outcome in refreshed.outcomes {
+                match (outcome.result, self.assets.get_mut(&outcome.asset.id)) {
+                    (Ok(usage), Some(asset)) => usage.changes.apply(asset),
+                    (Ok(_), None) => {}
+                    (Err(error), _) => failed.push(format!("{}: {error}", outcome.asset.id)),
+                }
+            }
+            failed.extend(refreshed.failure.map(|failure| failure.to_string()));
+        }
+        Ok((order.contracts.iter().map(|contract| contract.correlation_number).sum(), failed))
+    }
 }
+
+/// What the gateway logged.
+const CALLS: &str = r#"{"id": "c1", "date": "2026-01-10T09:00:00Z", "order": "order-1", "item": "item-1", "calls": 3}
+{"id": "c2", "date": "2026-01-11T09:00:00Z", "order": "order-1", "item": "item-1", "calls": 5}
+"#;
 
 fn run() -> Result<(), Box<dyn Error>> {
     let package = env::args_os().nth(1).ok_or("name the package of a plugin")?;
     let home = tempfile::tempdir()?;
-    let host = Host::open(home.path().join("billhook"))?;
-    let plugin = host.install(package, &Install::default())?.plugin;
+    let usage = Arc::new(Usage::default());
+    let host = Host::open_with(home.path().join("billhook"), HostOptions::new().usage_api(usage.clone()))?;
+    host.start_reconciler()?;
+
+    // The example plugin reads the calls that customers made from a log of the API's gateway.
+    let log = home.path().join("calls.jsonl");
+    std::fs::write(&log, CALLS)?;
+    let settings = serde_json::json!({"usage_log": log}).to_string();
+    let plugin = host.install(package, &Install { settings: Some(&settings), ..Install::default() })?.plugin;
     let mut shop = Shop::default();
     let mut out = std::io::stdout();
 
@@ -188,11 +297,19 @@ fn run() -> Result<(), Box<dyn Error>> {
     shop.offer(&host, pack.clone(), &prices)?;
     writeln!(out, "offered alone and in a bundle")?;
 
-    let contract = Contract { item_id: "item-1".to_owned(), offering: pack, ..Contract::default() };
+    let product_id = Some("inventory-1".to_owned());
+    let contract = Contract { item_id: "item-1".to_owned(), product_id, offering: pack, ..Contract::default() };
     let customer = User { username: "ada".to_owned(), ..User::default() };
-    let order = Order { order_id: "order-1".to_owned(), customer, contracts: vec![contract], ..Order::default() };
+    let mut order = Order { order_id: "order-1".to_owned(), customer, contracts: vec![contract], ..Order::default() };
     let failed = shop.paid(&host, &order)?;
     writeln!(out, "paid; {} of its assets failed", failed.len())?;
+
+    let (metered, failed) = shop.meter(&host, &mut order)?;
+    writeln!(out, "metered; {} of its assets failed", failed.len())?;
+    // Asked again, the plugin reports nothing new; had it reported the same once more, nothing would come of it either.
+    assert_eq!(shop.meter(&host, &mut order)?.0, metered);
+    let guided = usage.tables().documents.iter().filter(|document| document.status == "guided").count();
+    writeln!(out, "metered {metered} records, of which {guided} are ready to be charged")?;
 
     // The asset is in use, so its plugin can't be removed before it is released.
     writeln!(out, "{}", host.remove(&plugin.id, false).err().map(|error| error.to_string()).unwrap_or_default())?;

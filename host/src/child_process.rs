@@ -20,6 +20,11 @@ pub fn run_child_process() {
         [task, answer] if task == "try" => runtime::run_trial(answer.as_ref(), |registry, plugin, key| {
             Ok(registry::read_only_state(registry, plugin, key)?)
         }),
+        #[cfg(target_os = "linux")]
+        [task, host] if task == "work" => {
+            let host = host.to_str().and_then(|host| host.parse().ok());
+            host.map_or_else(|| Err(std::io::Error::other("no host")), runtime::run_worker)
+        }
         _ => Err(std::io::Error::other("this child process was started with arguments that it doesn't know")),
     };
     // The parent reads the answer; an exit code tells it that there is none.

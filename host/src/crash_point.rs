@@ -1,9 +1,14 @@
 //! The steps of a change, named so that a test can kill the process at each of them. Only in debug builds.
 
-/// Every step of an install, in order.
+/// Ends the process if `BILLHOOK_KILL_AT` names this step; `STEP#3` is the third time that it is reached.
 #[cfg(debug_assertions)]
 pub(crate) fn reached(step: &str) {
-    if std::env::var_os("BILLHOOK_KILL_AT").is_some_and(|name| name == step) {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static TIMES: AtomicU32 = AtomicU32::new(0);
+    let Some(named) = std::env::var_os("BILLHOOK_KILL_AT") else { return };
+    let Some(named) = named.to_str() else { return };
+    let (name, time) = named.split_once('#').unwrap_or((named, "1"));
+    if name == step && time.parse() == Ok(TIMES.fetch_add(1, Ordering::Relaxed) + 1) {
         #[cfg(unix)]
         let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
         std::process::abort();

@@ -1,44 +1,54 @@
 //! The host: joins packages, registry, runtime and dispatch.
 
+mod backend;
+mod background;
 mod error;
 mod home;
+mod hooks;
 mod install;
-mod watch;
 
 use std::{
     fmt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
-use billhook_plugin_api::{
-    Hook, Json, PendingAccounting, PluginError, UsageSpec,
-    data::{Asset, AssetChanges, Contract, Offering, Order, User},
-};
+use billhook_plugin_api::{Hook, PluginError};
 
 pub use error::HostError;
 pub use install::{Downgrade, Install, Installed};
 
 use crate::{
-    dispatch::{Dispatcher, HookAnswer, HookError, HookObjects, Loader},
-    lifecycle::{
-        AroundError, AssetOutcome, BeginError, BegunOffering, BegunProductSpec, BegunValidation, BundleError,
-        Catalogue, ChangedAsset, Done, Lifecycle, ProductSpecValidation,
-    },
+    accounting::{Accounting, UsageApi},
+    dispatch::{Dispatcher, HookError, Loader, TICK},
     package::{self, CheckReport, Limits},
-    registry::{PluginDetails, PluginSummary, Registry, RegistryError},
-    runtime::{ChildProgram, StateStore},
+    registry::{DispatchRow, PluginDetails, PluginSummary, Registry, RegistryError},
+    runtime::{ChildProgram, Confinement, HookAnswer, HookObjects, StateStore, lacking, sweep_workers},
 };
+use background::Background;
 use home::Home;
-use watch::Watch;
 
 /// How a host works; the defaults suit most.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct HostOptions {
     child_program: ChildProgram,
     trial_limit: Duration,
     limits: Limits,
+    usage_api: Option<Arc<dyn UsageApi>>,
+    refresh_patience: Duration,
+    is_observed: bool,
+}
+
+impl fmt::Debug for HostOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HostOptions")
+            .field("child_program", &self.child_program)
+            .field("trial_limit", &self.trial_limit)
+            .field("limits", &self.limits)
+            .field("has_usage_api", &self.usage_api.is_some())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Default for HostOptions {
@@ -47,6 +57,9 @@ impl Default for HostOptions {
             child_program: ChildProgram::default(),
             trial_limit: Duration::from_secs(10),
             limits: Limits::default(),
+            usage_api: None,
+            refresh_patience: Duration::from_secs(60),
+            is_observed: false,
         }
     }
 }
@@ -73,6 +86,29 @@ impl HostOptions {
         self
     }
 
+    /// Where usage is accounted: an [`HttpUsageApi`](crate::HttpUsageApi), or a backend's own. Without one, usage is not
+    /// pulled from plugins.
+    #[must_use]
+    pub fn usage_api(mut self, api: Arc<dyn UsageApi>) -> Self {
+        self.usage_api = Some(api);
+        self
+    }
+
+    /// How long a refresh waits for another one of the same contract; a minute unless set.
+    #[must_use]
+    pub fn refresh_patience(mut self, patience: Duration) -> Self {
+        self.refresh_patience = patience;
+        self
+    }
+
+    /// Whether calls are counted and timed, through the `metrics` facade and `tracing` spans; they aren't unless set, and then
+    /// no clock is read for them.
+    #[must_use]
+    pub fn observe(mut self, observe: bool) -> Self {
+        self.is_observed = observe;
+        self
+    }
+
     /// How much of a package is taken.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
@@ -86,8 +122,12 @@ impl HostOptions {
 /// `Host` is `Send + Sync`: share one among all threads. Its functions block; calls from many threads run in parallel. A
 /// hook runs on the thread that calls it.
 pub struct Host {
-    // Dropped first, so that nothing refreshes while the rest goes.
-    watch: Watch,
+    /// Notices what other processes changed, and ends instances that nobody calls any more.
+    watch: Option<Background>,
+    /// Notices calls that take too long.
+    calls: Option<Background>,
+    /// Brings the usage API up to date, once it was asked for.
+    reconciler: Mutex<Option<Background>>,
     shared: Arc<Shared>,
     options: HostOptions,
 }
@@ -97,6 +137,7 @@ struct Shared {
     home: Home,
     registry: Arc<Registry>,
     dispatcher: Dispatcher,
+    accounting: Accounting,
 }
 
 impl Shared {
@@ -104,6 +145,13 @@ impl Shared {
         self.dispatcher.refresh()
     }
 }
+
+/// How often the registry is looked at: less than a second, with room for a slow machine.
+const WATCH_INTERVAL: Duration = Duration::from_millis(250);
+/// How often it is looked whether the usage API has to be brought up to date.
+const RECONCILE_INTERVAL: Duration = Duration::from_secs(1);
+/// How long the end of a host waits for a call of the usage API that is under way.
+const LAST_WAIT: Duration = Duration::from_secs(5);
 
 impl fmt::Debug for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -148,8 +196,9 @@ impl Host {
         // A registry that was made just now knows of no package: if there are any, it took the place of a lost one.
         if !registry.is_new() {
             home.sweep(&registry)?;
+            sweep_workers(&home.workers());
         }
-        let settings = Arc::clone(&registry);
+        let (settings, quarantined) = (Arc::clone(&registry), Arc::clone(&registry));
         let dispatcher = Dispatcher::new(
             Arc::clone(&registry),
             Loader {
@@ -161,12 +210,42 @@ impl Host {
                 }),
                 state: Arc::new(RegistryState(Arc::clone(&registry))),
                 libraries: Default::default(),
+                child_program: options.child_program.clone(),
+                worker_folders: home.workers(),
+                start_limit: options.trial_limit,
+                is_observed: options.is_observed,
+                quarantine: Arc::new(move |row: &DispatchRow, reason: &str| {
+                    tracing::error!(plugin = row.id, "{reason}");
+                    if let Err(error) = quarantined.quarantine(row, reason) {
+                        tracing::error!(plugin = row.id, "the quarantine can't be kept: {error}");
+                    }
+                }),
             },
         );
-        let shared = Arc::new(Shared { home, registry, dispatcher });
+        let accounting = Accounting {
+            registry: Arc::clone(&registry),
+            api: options.usage_api.clone(),
+            locks: home.locks(),
+            patience: options.refresh_patience,
+            is_ended: Default::default(),
+        };
+        let shared = Arc::new(Shared { home, registry, dispatcher, accounting });
         shared.refresh()?;
-        let watch = Watch::start(Arc::clone(&shared));
-        Ok(Host { watch, shared, options })
+        let watched = Arc::clone(&shared);
+        let watch = Background::start("billhook-watch", WATCH_INTERVAL, move || {
+            if let Err(error) = watched.refresh() {
+                tracing::warn!("the registry can't be read, plugins stay as they are: {error}");
+            }
+        });
+        let watch = watch.inspect_err(|error| {
+            tracing::error!("changes by other processes go unnoticed: the thread for that can't be started: {error}");
+        });
+        let watched = Arc::clone(&shared);
+        let calls = Background::start("billhook-overdue", TICK, move || watched.dispatcher.watch_calls());
+        let calls = calls.inspect_err(|error| {
+            tracing::error!("overdue calls go unnoticed: the thread for that can't be started: {error}");
+        });
+        Ok(Host { watch: watch.ok(), calls: calls.ok(), reconciler: Mutex::default(), shared, options })
     }
 
     /// The home's folder.
@@ -199,6 +278,16 @@ impl Host {
         self.shared.dispatcher.loaded()
     }
 
+    /// What the kernel of this machine lacks to confine workers with.
+    pub fn lacking_confinements() -> Vec<Confinement> {
+        lacking()
+    }
+
+    /// How many worker processes there are.
+    pub fn workers(&self) -> usize {
+        self.shared.dispatcher.workers()
+    }
+
     /// Whether the plugin of an asset type implements a hook; `None` where no plugin has the type.
     pub fn implements(&self, asset_type: &str, hook: Hook) -> Option<bool> {
         self.shared.dispatcher.implements(asset_type, hook)
@@ -210,271 +299,14 @@ impl Host {
     }
 }
 
-/// The hooks. Each finds the plugin by the asset's type and calls it on the thread of the caller.
-///
-/// The answer is what the hook changed on the asset; saving it is the backend's business. A hook that the plugin doesn't
-/// implement changes nothing. An asset of a type that no plugin has is refused as invalid.
-impl Host {
-    /// A product specification with an asset of this type is about to be validated.
-    pub fn on_pre_product_spec_validation(
-        &self,
-        provider: &User,
-        asset_t: &str,
-        media_type: &str,
-        url: &str,
-    ) -> Result<(), HookError> {
-        self.shared.dispatcher.on_pre_product_spec_validation(provider, asset_t, media_type, url)
-    }
-
-    /// The product specification was validated and the asset saved.
-    pub fn on_post_product_spec_validation(&self, provider: &User, asset: &Asset) -> Result<AssetChanges, HookError> {
-        let hook = Hook::OnPostProductSpecValidation;
-        self.shared.dispatcher.about(hook, asset, |plugin| plugin.on_post_product_spec_validation(provider, asset))
-    }
-
-    /// The product specification's id is about to be written onto the asset.
-    pub fn on_pre_product_spec_attachment(
-        &self,
-        asset: &Asset,
-        product_spec: &Json<'_>,
-    ) -> Result<AssetChanges, HookError> {
-        self.shared.dispatcher.about(Hook::OnPreProductSpecAttachment, asset, |plugin| {
-            plugin.on_pre_product_spec_attachment(asset, &asset.resource_type, product_spec)
-        })
-    }
-
-    /// The product specification's id was written onto the asset.
-    pub fn on_post_product_spec_attachment(
-        &self,
-        asset: &Asset,
-        product_spec: &Json<'_>,
-    ) -> Result<AssetChanges, HookError> {
-        self.shared.dispatcher.about(Hook::OnPostProductSpecAttachment, asset, |plugin| {
-            plugin.on_post_product_spec_attachment(asset, &asset.resource_type, product_spec)
-        })
-    }
-
-    /// A new version of the asset is about to be saved.
-    pub fn on_pre_product_spec_upgrade(
-        &self,
-        asset: &Asset,
-        product_spec: &Json<'_>,
-    ) -> Result<AssetChanges, HookError> {
-        self.shared.dispatcher.about(Hook::OnPreProductSpecUpgrade, asset, |plugin| {
-            plugin.on_pre_product_spec_upgrade(asset, &asset.resource_type, product_spec)
-        })
-    }
-
-    /// A new version of the asset was saved.
-    pub fn on_post_product_spec_upgrade(
-        &self,
-        asset: &Asset,
-        product_spec: &Json<'_>,
-    ) -> Result<AssetChanges, HookError> {
-        self.shared.dispatcher.about(Hook::OnPostProductSpecUpgrade, asset, |plugin| {
-            plugin.on_post_product_spec_upgrade(asset, &asset.resource_type, product_spec)
-        })
-    }
-
-    /// An offering with the asset is about to be validated.
-    pub fn on_pre_product_offering_validation(
-        &self,
-        asset: &Asset,
-        product_offering: &Json<'_>,
-    ) -> Result<AssetChanges, HookError> {
-        self.shared.dispatcher.about(Hook::OnPreProductOfferingValidation, asset, |plugin| {
-            plugin.on_pre_product_offering_validation(asset, product_offering)
-        })
-    }
-
-    /// An offering with the asset was validated.
-    pub fn on_post_product_offering_validation(
-        &self,
-        asset: &Asset,
-        product_offering: &Json<'_>,
-    ) -> Result<AssetChanges, HookError> {
-        self.shared.dispatcher.about(Hook::OnPostProductOfferingValidation, asset, |plugin| {
-            plugin.on_post_product_offering_validation(asset, product_offering)
-        })
-    }
-
-    /// A customer acquired a product with the asset.
-    pub fn on_product_acquisition(
-        &self,
-        asset: &Asset,
-        contract: &Contract,
-        order: &Order,
-    ) -> Result<AssetChanges, HookError> {
-        let hook = Hook::OnProductAcquisition;
-        self.shared.dispatcher.about(hook, asset, |plugin| plugin.on_product_acquisition(asset, contract, order))
-    }
-
-    /// A customer's product was suspended.
-    pub fn on_product_suspension(
-        &self,
-        asset: &Asset,
-        contract: &Contract,
-        order: &Order,
-    ) -> Result<AssetChanges, HookError> {
-        let hook = Hook::OnProductSuspension;
-        self.shared.dispatcher.about(hook, asset, |plugin| plugin.on_product_suspension(asset, contract, order))
-    }
-
-    /// The units that the plugin of an asset type can account for.
-    pub fn get_usage_specs(&self, asset_type: &str) -> Result<Vec<UsageSpec>, HookError> {
-        self.shared.dispatcher.get_usage_specs(asset_type)
-    }
-
-    /// Usage of a contract that was not yet accounted, and what the hook changed on the asset.
-    pub fn get_pending_accounting(
-        &self,
-        asset: &Asset,
-        contract: &Contract,
-        order: &Order,
-    ) -> Result<(PendingAccounting, AssetChanges), HookError> {
-        let hook = Hook::GetPendingAccounting;
-        self.shared.dispatcher.about(hook, asset, |plugin| plugin.get_pending_accounting(asset, contract, order))
-    }
-}
-
-/// The life-cycle functions that a backend calls: a pre hook, the backend's own work, a post hook.
-///
-/// The pre hook refuses: the work never runs. The work fails: no post hook runs. The post hook refuses: the caller gets the
-/// refusal and what the work returned, so that it can undo exactly what it did. Every asset gets its own plugin's hooks.
-impl Host {
-    fn lifecycle(&self) -> Lifecycle<'_> {
-        Lifecycle { dispatcher: &self.shared.dispatcher, registry: &self.shared.registry }
-    }
-
-    /// Begins the validation of a new asset: refuses a format, a media type or an incomplete form that the manifest doesn't
-    /// allow, and runs the pre hook.
-    pub fn begin_product_spec_validation(
-        &self,
-        new: &ProductSpecValidation<'_>,
-    ) -> Result<BegunValidation<'_>, BeginError> {
-        self.lifecycle().begin_product_spec_validation(new)
-    }
-
-    /// Runs the validation of a new asset around the backend's own. The work gets the `meta_info` that the asset is to have,
-    /// the form's defaults included; it answers what it did, and the asset that it found or created.
-    pub fn product_spec_validation<T, E>(
-        &self,
-        new: &ProductSpecValidation<'_>,
-        work: impl FnOnce(&Json<'static>) -> Result<(T, Asset), E>,
-    ) -> Result<Done<T>, AroundError<T, E>> {
-        let begun = self.begin_product_spec_validation(new)?;
-        let (result, asset) = work(begun.meta_info()).map_err(AroundError::Work)?;
-        done(result, begun.finish(&asset))
-    }
-
-    /// Begins to attach an asset to a product specification. A bundle has no hooks of its own.
-    pub fn begin_product_spec_attachment<'a>(
-        &'a self,
-        asset: &Asset,
-        product_spec: &'a Json<'a>,
-        catalogue: &dyn Catalogue,
-    ) -> Result<BegunProductSpec<'a>, BeginError> {
-        self.lifecycle().begin_product_spec(Hook::OnPreProductSpecAttachment, asset, product_spec, catalogue)
-    }
-
-    /// Attaches an asset to a product specification. The work saves what the pre hook changed, and the product's id; it
-    /// answers what it did, and the asset as it is then. The asset is in use from then on; see [`Host::release_asset`].
-    pub fn product_spec_attachment<T, E>(
-        &self,
-        asset: &Asset,
-        product_spec: &Json<'_>,
-        catalogue: &dyn Catalogue,
-        work: impl FnOnce(&AssetChanges) -> Result<(T, Asset), E>,
-    ) -> Result<Done<T>, AroundError<T, E>> {
-        let begun = self.begin_product_spec_attachment(asset, product_spec, catalogue)?;
-        let (result, asset) = work(begun.changes()).map_err(AroundError::Work)?;
-        done(result, begun.finish(&asset))
-    }
-
-    /// Begins to upgrade an asset to a new version. A bundle has no hooks of its own.
-    pub fn begin_product_spec_upgrade<'a>(
-        &'a self,
-        asset: &Asset,
-        product_spec: &'a Json<'a>,
-        catalogue: &dyn Catalogue,
-    ) -> Result<BegunProductSpec<'a>, BeginError> {
-        self.lifecycle().begin_product_spec(Hook::OnPreProductSpecUpgrade, asset, product_spec, catalogue)
-    }
-
-    /// Upgrades an asset to a new version. The work saves it; it answers what it did, and the asset as it is then.
-    pub fn product_spec_upgrade<T, E>(
-        &self,
-        asset: &Asset,
-        product_spec: &Json<'_>,
-        catalogue: &dyn Catalogue,
-        work: impl FnOnce(&AssetChanges) -> Result<(T, Asset), E>,
-    ) -> Result<Done<T>, AroundError<T, E>> {
-        let begun = self.begin_product_spec_upgrade(asset, product_spec, catalogue)?;
-        let (result, asset) = work(begun.changes()).map_err(AroundError::Work)?;
-        done(result, begun.finish(&asset))
-    }
-
-    /// Begins the validation of an offering: runs the pre hook of each of its assets, bundles expanded.
-    pub fn begin_product_offering_validation<'a>(
-        &'a self,
-        offering: &Offering,
-        product_offering: &'a Json<'a>,
-        catalogue: &dyn Catalogue,
-    ) -> Result<BegunOffering<'a>, BeginError> {
-        self.lifecycle().begin_product_offering_validation(offering, product_offering, catalogue)
-    }
-
-    /// Runs the validation of an offering around the backend's own, on creation and on update alike. The work gets the
-    /// assets with what the pre hooks changed.
-    pub fn product_offering_validation<T, E>(
-        &self,
-        offering: &Offering,
-        product_offering: &Json<'_>,
-        catalogue: &dyn Catalogue,
-        work: impl FnOnce(&[ChangedAsset]) -> Result<T, E>,
-    ) -> Result<Done<T, Vec<ChangedAsset>>, AroundError<T, E>> {
-        let begun = self.begin_product_offering_validation(offering, product_offering, catalogue)?;
-        let result = work(begun.assets()).map_err(AroundError::Work)?;
-        done(result, begun.finish())
-    }
-
-    /// A customer paid: tells every asset of the contract's offering, bundles expanded. Answers per asset; one failure
-    /// neither hides nor stops the others.
-    pub fn product_acquired(
-        &self,
-        order: &Order,
-        contract: &Contract,
-        catalogue: &dyn Catalogue,
-    ) -> Result<Vec<AssetOutcome>, BundleError> {
-        self.lifecycle().notify(Hook::OnProductAcquisition, order, contract, catalogue)
-    }
-
-    /// A customer didn't pay: as [`Host::product_acquired`].
-    pub fn product_suspended(
-        &self,
-        order: &Order,
-        contract: &Contract,
-        catalogue: &dyn Catalogue,
-    ) -> Result<Vec<AssetOutcome>, BundleError> {
-        self.lifecycle().notify(Hook::OnProductSuspension, order, contract, catalogue)
-    }
-
-    /// The backend deleted an asset, or detached it from its product: its plugin may be removed. Answers whether it was in use.
-    pub fn release_asset(&self, asset: &str) -> Result<bool, HostError> {
-        Ok(self.shared.registry.release_asset(asset)?)
-    }
-}
-
-/// What an around-function answers when its work is done.
-fn done<T, C, E>(result: T, finished: Result<C, HookError>) -> Result<Done<T, C>, AroundError<T, E>> {
-    match finished {
-        Ok(changes) => Ok(Done { result, changes }),
-        Err(refusal) => Err(AroundError::RefusedAfter { refusal, result }),
-    }
-}
-
 impl Drop for Host {
     fn drop(&mut self) {
-        self.watch.stop();
+        for thread in [&mut self.watch, &mut self.calls].into_iter().flatten() {
+            thread.stop(LAST_WAIT);
+        }
+        self.shared.accounting.is_ended.store(true, Ordering::Relaxed);
+        if let Some(reconciler) = self.reconciler.get_mut().unwrap_or_else(PoisonError::into_inner) {
+            reconciler.stop(LAST_WAIT);
+        }
     }
 }

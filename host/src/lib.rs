@@ -28,6 +28,7 @@
 //!
 //! The library logs through `tracing` and never prints. The `billhook` command is in the feature `command`.
 
+mod accounting;
 mod child_process;
 mod crash_point;
 mod dispatch;
@@ -37,18 +38,28 @@ pub mod package;
 mod registry;
 mod runtime;
 
+pub use accounting::{
+    AssetUsage, FoundSpecification, FoundUsageDocument, HttpUsageApi, NewSpecification, NewUsageDocument, Reconciled,
+    SpecificationRef, UsageApi, UsageApiError, UsageApiSettings, UsageApiSettingsError, UsageError, UsageOutcome,
+    UsageRefreshed,
+};
 /// The version of the plugin API that this host has.
 pub use billhook_plugin_api::abi::record::API_VERSION;
 pub use billhook_plugin_api::{ErrorKind, Hook, Json, data};
 pub use child_process::run_child_process;
-pub use dispatch::{HookAnswer, HookError, HookObjects};
+pub use dispatch::HookError;
 pub use host::{Downgrade, Host, HostError, HostOptions, Install, Installed};
 pub use lifecycle::{
     AroundError, AssetOutcome, BeginError, BegunOffering, BegunProductSpec, BegunValidation, BundleError, Catalogue,
     CatalogueError, ChangedAsset, Done, NoBundles, ProductSpecValidation,
 };
-pub use registry::{InstalledVersion, PluginDetails, PluginSummary, RegistryError, Status};
-pub use runtime::{ChildProgram, Stage, TrialError};
+pub use registry::{
+    InstalledVersion, PendingSpec, PluginDetails, PluginSummary, RegistryError, Status, UsageSpecState,
+};
+pub use runtime::{
+    ChildProgram, Confinement, HookAnswer, HookObjects, HookSettings, Isolation, RuntimeSettings, Stage, TrialError,
+    WorkerLimits,
+};
 
 /// Runs the examples of the embedding guide as tests.
 #[cfg(doctest)]

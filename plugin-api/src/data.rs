@@ -254,8 +254,10 @@ pub struct UsageRecord {
     pub unit: String,
     /// How much.
     pub value: Decimal<'static>,
-    /// The record's own identity in the metered service. A record that is reported again under the same id
-    /// is charged once; without an id, two records that are equal in all fields can't be told apart.
+    /// The record's own identity in the metered service, among all records of the same order and item. A record that is
+    /// reported again under the same id is charged once, also if it changed. Without an id, a record is told from others by its
+    /// asset, date, unit, value and its place among equals in the same report: one that equals a record of an earlier report
+    /// is taken for that one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
 }

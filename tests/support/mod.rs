@@ -2,6 +2,7 @@
 
 mod raw_zip;
 mod terminal;
+mod usage_api;
 
 use std::{
     fs,
@@ -19,6 +20,7 @@ use tempfile::TempDir;
 
 pub(crate) use raw_zip::{Entry, RawZip};
 pub(crate) use terminal::run_on_terminal;
+pub(crate) use usage_api::{Fault, Paging, UsageServer, characteristic};
 
 /// The command.
 pub(crate) const BILLHOOK: &str = env!("CARGO_BIN_EXE_billhook");

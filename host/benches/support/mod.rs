@@ -21,7 +21,10 @@ pub fn package(fixture: &str, name: &str, padding: usize, folder: &Path) -> Path
     let profile = here.parent().and_then(Path::parent).expect("it is in target/PROFILE/deps");
     let library = profile.join("examples").join(format!("{prefix}{fixture}{suffix}"));
     let manifest = folder.join("package.json");
-    let fields = json!({"name": name, "author": "acme", "version": "1.0", "module": fixture, "formats": ["URL"]});
+    let fields = json!({
+        "name": name, "author": "acme", "version": "1.0", "module": fixture, "formats": ["URL"],
+        "pull_accounting": fixture == "meter",
+    });
     std::fs::write(&manifest, fields.to_string()).expect("written");
     let mut files = vec![("package.json".to_owned(), manifest), (format!("{prefix}{fixture}{suffix}"), library)];
     if padding > 0 {

@@ -2,8 +2,10 @@
 
 use std::{fmt, time::Duration};
 
-use billhook_plugin_api::{ErrorKind, Hook, PluginError};
+use billhook_plugin_api::{ErrorKind, Hook};
 use serde::{Serialize, Serializer, ser::SerializeStruct};
+
+use crate::runtime::CallFailure;
 
 /// A refusal or a failure of a hook, with who refused what.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,12 +19,14 @@ struct Details {
     kind: ErrorKind,
     message: String,
     retry_after: Option<Duration>,
+    outcome_unknown: bool,
 }
 
 impl HookError {
     fn of_host(hook: Hook, plugin: Option<&str>, kind: ErrorKind, message: String) -> Self {
         let plugin = plugin.map(str::to_owned);
-        HookError(Box::new(Details { hook, plugin, asset: None, kind, message, retry_after: None }))
+        let details = Details { hook, plugin, asset: None, kind, message, retry_after: None, outcome_unknown: false };
+        HookError(Box::new(details))
     }
 
     #[cold]
@@ -57,11 +61,17 @@ impl HookError {
     }
 
     #[cold]
-    pub(super) fn of_plugin(hook: Hook, plugin: &str, error: PluginError) -> Self {
-        let (kind, retry_after) = (error.kind(), error.retry_after());
-        let message =
-            if error.is_panic() { format!("the plugin {}", error.message()) } else { error.message().to_owned() };
-        HookError(Box::new(Details { hook, plugin: Some(plugin.to_owned()), asset: None, kind, message, retry_after }))
+    pub(super) fn of_call(hook: Hook, plugin: &str, failure: CallFailure) -> Self {
+        let (kind, message, retry_after, outcome_unknown) = match failure {
+            CallFailure::Plugin(error) => {
+                let message = error.message();
+                let message = if error.is_panic() { format!("the plugin {message}") } else { message.to_owned() };
+                (error.kind(), message, error.retry_after(), false)
+            }
+            CallFailure::Runtime(fault) => (fault.kind, fault.message, fault.retry_after, fault.outcome_unknown),
+        };
+        let plugin = Some(plugin.to_owned());
+        HookError(Box::new(Details { hook, plugin, asset: None, kind, message, retry_after, outcome_unknown }))
     }
 
     #[cold]
@@ -100,6 +110,12 @@ impl HookError {
         self.0.kind.status()
     }
 
+    /// Whether the plugin may have done what it was asked for: it was called, and its answer didn't come back in time or at
+    /// all. Find out before it is asked again, where that would do harm.
+    pub fn is_outcome_unknown(&self) -> bool {
+        self.0.outcome_unknown
+    }
+
     /// When it makes sense to try again, where the plugin said so.
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
@@ -120,7 +136,7 @@ impl std::error::Error for HookError {}
 
 impl Serialize for HookError {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut object = serializer.serialize_struct("HookError", 7)?;
+        let mut object = serializer.serialize_struct("HookError", 8)?;
         object.serialize_field("kind", self.kind().name())?;
         object.serialize_field("status", &self.status())?;
         object.serialize_field("message", self.message())?;
@@ -136,6 +152,11 @@ impl Serialize for HookError {
         match self.retry_after() {
             Some(delay) => object.serialize_field("retry_after_ms", &delay.as_millis())?,
             None => object.skip_field("retry_after_ms")?,
+        }
+        if self.is_outcome_unknown() {
+            object.serialize_field("outcome_unknown", &true)?;
+        } else {
+            object.skip_field("outcome_unknown")?;
         }
         object.end()
     }

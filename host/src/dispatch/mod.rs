@@ -5,6 +5,7 @@
 
 mod error;
 mod hooks;
+mod observe;
 mod slot;
 mod table;
 
@@ -16,10 +17,10 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use billhook_plugin_api::{Hook, PluginError, abi::module::PluginInstance};
+use billhook_plugin_api::Hook;
 
+pub(crate) use crate::runtime::overdue::TICK;
 pub use error::HookError;
-pub use hooks::{HookAnswer, HookObjects};
 use slot::NotReady;
 pub(crate) use slot::{Loader, Slot};
 use table::Table;
@@ -27,6 +28,7 @@ use table::Table;
 use crate::{
     package::Manifest,
     registry::{DispatchRow, Registry, RegistryError},
+    runtime::{CallFailure, Plugin, overdue},
 };
 
 /// Carries calls to plugins.
@@ -37,9 +39,12 @@ pub(crate) struct Dispatcher {
     registry: Arc<Registry>,
     table: Arc<Apart>,
     loader: Arc<Loader>,
-    /// Held while the table is made anew; holds what was taken out of it and may still be in use.
-    retired: Arc<Mutex<Vec<Arc<Slot>>>>,
+    /// Held while the table is made anew; holds what was taken out of it and may still be in use, and since when.
+    retired: Arc<Mutex<Retired>>,
 }
+
+/// Slots that are in no table any more, and since when.
+type Retired = Vec<(Instant, Arc<Slot>)>;
 
 impl Dispatcher {
     pub(crate) fn new(registry: Arc<Registry>, loader: Loader) -> Self {
@@ -65,13 +70,22 @@ impl Dispatcher {
             let (generation, rows) = self.registry.dispatch_rows()?;
             let changed = self.table.load().with(generation, rows, &self.loader);
             self.table.store(Arc::new(changed.table));
-            retired.extend(changed.gone);
+            retired.extend(changed.gone.into_iter().map(|slot| (Instant::now(), slot)));
             to_renew = changed.to_renew;
         }
-        let (unused, used) = retired.drain(..).partition(|slot| Arc::strong_count(slot) == 1);
+        let (unused, used) = retired.drain(..).partition(|(_, slot)| Arc::strong_count(slot) == 1);
         *retired = used;
+        for (since, slot) in retired.iter() {
+            slot.drain(since.elapsed());
+        }
         drop(retired);
         end(unused);
+        for slot in self.table.load().slots() {
+            slot.end_idle();
+            if self.loader.is_observed && slot.is_loaded() {
+                observe::workers(&slot.row().id, slot.workers());
+            }
+        }
         Ok(to_renew.into_iter().filter_map(|row| self.renew_settings(row)).collect())
     }
 
@@ -86,7 +100,7 @@ impl Dispatcher {
                 let mut retired = retired.lock().unwrap_or_else(PoisonError::into_inner);
                 if let Some(changed) = table.load().renewed(Arc::clone(&slot)) {
                     table.store(Arc::new(changed.table));
-                    retired.extend(changed.gone);
+                    retired.extend(changed.gone.into_iter().map(|slot| (Instant::now(), slot)));
                 }
             }
             Err(problem) => {
@@ -101,7 +115,7 @@ impl Dispatcher {
         &self,
         hook: Hook,
         asset_type: &str,
-        call: impl FnOnce(&PluginInstance) -> Result<T, PluginError>,
+        call: impl FnOnce(&Plugin) -> Result<T, CallFailure>,
     ) -> Result<T, HookError> {
         self.call_found(
             hook,
@@ -115,7 +129,7 @@ impl Dispatcher {
         &self,
         hook: Hook,
         id: &str,
-        call: impl FnOnce(&PluginInstance) -> Result<T, PluginError>,
+        call: impl FnOnce(&Plugin) -> Result<T, CallFailure>,
     ) -> Result<T, HookError> {
         self.call_found(hook, |table| table.by_id(id).ok_or_else(|| HookError::not_installed(hook, id)), call)
     }
@@ -125,7 +139,7 @@ impl Dispatcher {
         &self,
         hook: Hook,
         find: impl Fn(&Table) -> Result<&Arc<Slot>, HookError>,
-        call: impl FnOnce(&PluginInstance) -> Result<T, PluginError>,
+        call: impl FnOnce(&Plugin) -> Result<T, CallFailure>,
     ) -> Result<T, HookError> {
         let table = self.table.load();
         let slot = find(&table)?;
@@ -182,6 +196,19 @@ impl Dispatcher {
         self.table.load().by_type(asset_type).map(|slot| slot.implements(hook))
     }
 
+    /// Notices calls that take too long in this process: to be called every [`overdue::TICK`].
+    pub(crate) fn watch_calls(&self) {
+        let overdue = overdue::look();
+        for slot in self.table.load().slots() {
+            slot.note_overdue(overdue.iter().filter(|number| **number == slot.number).count());
+        }
+    }
+
+    /// How many worker processes there are.
+    pub(crate) fn workers(&self) -> usize {
+        self.table.load().slots().map(|slot| slot.workers()).sum()
+    }
+
     /// How many plugins have their library loaded and an instance made.
     pub(crate) fn loaded(&self) -> usize {
         self.table.load().slots().filter(|slot| slot.is_loaded()).count()
@@ -191,7 +218,7 @@ impl Dispatcher {
 impl Drop for Dispatcher {
     fn drop(&mut self) {
         let mut slots = std::mem::take(&mut *self.retired.lock().unwrap_or_else(PoisonError::into_inner));
-        slots.extend(self.table.load().slots().map(Arc::clone));
+        slots.extend(self.table.load().slots().map(|slot| (Instant::now(), Arc::clone(slot))));
         self.table.store(Arc::default());
         // Whoever drops the host waits for its plugins, and not for ever.
         wait(end(slots), LAST_WAIT);
@@ -215,8 +242,8 @@ impl Deref for Apart {
 const LAST_WAIT: Duration = Duration::from_secs(5);
 
 /// Ends slots that nobody uses any more, each that was loaded on a thread of its own.
-fn end(slots: Vec<Arc<Slot>>) -> Vec<JoinHandle<()>> {
-    let loaded = slots.into_iter().filter(|slot| slot.is_loaded());
+fn end(slots: Retired) -> Vec<JoinHandle<()>> {
+    let loaded = slots.into_iter().map(|(_, slot)| slot).filter(|slot| slot.is_loaded());
     loaded.filter_map(|slot| in_background("billhook-end", move || drop(slot))).collect()
 }
 
@@ -248,4 +275,6 @@ fn same(left: &DispatchRow, right: &DispatchRow) -> bool {
         && left.status == right.status
         && left.needs_settings == right.needs_settings
         && left.settings_changed == right.settings_changed
+        && left.runtime == right.runtime
+        && left.quarantined == right.quarantined
 }

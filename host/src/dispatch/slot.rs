@@ -3,18 +3,26 @@
 use std::{
     collections::HashMap,
     fs::File,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    thread,
     time::{Duration, Instant},
 };
 
-use billhook_plugin_api::{Hook, PluginError, abi::module::PluginInstance};
+use billhook_plugin_api::Hook;
 
-use super::HookError;
+use super::{HookError, observe};
 use crate::{
     package::{Digest, Manifest, ModuleInfo},
     registry::{DispatchRow, Status},
-    runtime::{Instance, Library, PluginServices, StateStore},
+    runtime::{
+        CallFailure, ChildProgram, InProcess, Isolation, Library, Plugin, PluginServices, RuntimeSettings, StateStore,
+        WorkerConfig, Workers, overdue,
+    },
 };
 
 /// After a load that failed, calls are answered with its error for this long before another is tried.
@@ -22,6 +30,9 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// The operator's settings of a plugin by its id, read when an instance is made.
 pub(crate) type Settings = Box<dyn Fn(&str) -> Result<String, String> + Send + Sync>;
+
+/// Puts a plugin into quarantine, as it was installed and set when it crashed, and tells why.
+pub(crate) type Quarantine = Arc<dyn Fn(&DispatchRow, &str) + Send + Sync>;
 
 /// Makes instances.
 pub(crate) struct Loader {
@@ -31,18 +42,53 @@ pub(crate) struct Loader {
     /// Libraries by their paths. They stay loaded, so a second instance needs neither file nor digest. Each has a lock of
     /// its own, because opening one runs its constructors, and those of one must not hold up another.
     pub(crate) libraries: Mutex<HashMap<PathBuf, Arc<Mutex<Option<Library>>>>>,
+    /// The program and the folders of workers, and how long one may take to start.
+    pub(crate) child_program: ChildProgram,
+    pub(crate) worker_folders: PathBuf,
+    pub(crate) start_limit: Duration,
+    pub(crate) quarantine: Quarantine,
+    /// Whether calls are counted and timed.
+    pub(crate) is_observed: bool,
 }
 
 impl Loader {
-    /// Loads the library of a row and makes an instance with the settings of now.
-    fn load(&self, row: &DispatchRow) -> Result<Instance, String> {
+    /// Makes a plugin ready with the settings of now: loads its library here, or prepares its workers.
+    fn load(&self, row: &DispatchRow, runtime: &RuntimeSettings, number: u32) -> Result<Plugin, String> {
         let module: ModuleInfo =
             serde_json::from_str(&row.module).map_err(|error| format!("its record is unreadable: {error}"))?;
         let settings = (self.settings)(&row.id)?;
-        let library = self.library(row, &module)?;
         let folder = self.packages.join(&row.digest).to_string_lossy().into_owned();
         let services = PluginServices { plugin: row.id.clone(), settings, folder, state: Arc::clone(&self.state) };
-        library.construct(services).map_err(|error| error.message().to_owned())
+        if runtime.isolation == Isolation::Process {
+            self.check_library(row, &module)?;
+            let config = WorkerConfig {
+                program: self.child_program.clone(),
+                folders: self.worker_folders.clone(),
+                library: self.packages.join(&row.digest).join(&module.path),
+                module,
+                services: Arc::new(services),
+                runtime: runtime.clone(),
+                start_limit: self.start_limit,
+            };
+            let (quarantine, row) = (Arc::clone(&self.quarantine), row.clone());
+            let workers = Workers::new(config, Box::new(move |reason| quarantine(&row, reason)));
+            return Ok(Plugin::Workers(Box::new(workers)));
+        }
+        let library = self.library(row, &module)?;
+        let instance = library.construct(services).map_err(|error| error.message().to_owned())?;
+        Ok(Plugin::InProcess(InProcess { instance: Arc::new(instance), released: runtime.released(), number }))
+    }
+
+    /// Refuses a library that isn't the one that was installed.
+    fn check_library(&self, row: &DispatchRow, module: &ModuleInfo) -> Result<PathBuf, String> {
+        let path = self.packages.join(&row.digest).join(&module.path);
+        let found = File::open(&path)
+            .and_then(|mut file| Digest::of(&mut file))
+            .map_err(|error| format!("its library can't be read: {error}"))?;
+        if found.to_string() == row.library_digest {
+            return Ok(path);
+        }
+        Err("its library was changed on disk; remove the plugin and load it again".to_owned())
     }
 
     fn library(&self, row: &DispatchRow, module: &ModuleInfo) -> Result<Library, String> {
@@ -55,12 +101,7 @@ impl Loader {
         if let Some(library) = *opened {
             return Ok(library);
         }
-        let found = File::open(&path)
-            .and_then(|mut file| Digest::of(&mut file))
-            .map_err(|error| format!("its library can't be read: {error}"))?;
-        if found.to_string() != row.library_digest {
-            return Err("its library was changed on disk; remove the plugin and load it again".to_owned());
-        }
+        self.check_library(row, module)?;
         let library = Library::open(&path, module).map_err(|error| error.to_string())?;
         *opened = Some(library);
         Ok(library)
@@ -75,10 +116,17 @@ pub(super) enum NotReady {
     NotLoaded(HookError),
 }
 
-/// A load that failed, and when.
-struct Failure {
-    at: Instant,
-    message: String,
+/// How far loading is.
+#[derive(Default)]
+enum Loading {
+    #[default]
+    NotTried,
+    /// A thread is at it.
+    Running,
+    Failed {
+        at: Instant,
+        message: String,
+    },
 }
 
 /// One installed plugin.
@@ -86,9 +134,17 @@ pub(crate) struct Slot {
     row: DispatchRow,
     /// The bit of each hook that is implemented.
     hooks: u32,
-    instance: OnceLock<Instance>,
+    /// What tells it from all other slots of this process.
+    pub(super) number: u32,
+    runtime: Result<RuntimeSettings, String>,
+    /// How long a call of each hook may take, in ticks of the coarse clock.
+    deadlines: [u32; Hook::ALL.len()],
+    /// So many calls are overdue that no more are taken.
+    is_stuck: AtomicBool,
+    plugin: OnceLock<Plugin>,
     manifest: OnceLock<Arc<Manifest>>,
-    loading: Mutex<Option<Failure>>,
+    loading: Mutex<Loading>,
+    loaded: Condvar,
     loader: Arc<Loader>,
 }
 
@@ -102,22 +158,38 @@ impl Slot {
         let module: Option<ModuleInfo> = serde_json::from_str(&row.module).ok();
         let implemented = |hook: &&Hook| module.as_ref().is_some_and(|module| module.implements(**hook));
         let hooks = Hook::ALL.iter().filter(implemented).map(|hook| bit(*hook)).sum();
+        static NUMBERS: AtomicU32 = AtomicU32::new(1);
+        let runtime = row.runtime.as_deref().map_or_else(
+            || Ok(RuntimeSettings::default()),
+            |runtime| {
+                serde_json::from_str(runtime).map_err(|error| format!("how it is to be run can't be read: {error}"))
+            },
+        );
+        let of_defaults = RuntimeSettings::default();
+        let deadline = |hook: Hook| overdue::ticks(runtime.as_ref().unwrap_or(&of_defaults).deadline(hook));
+        let mut deadlines = [0; Hook::ALL.len()];
+        Hook::ALL.iter().for_each(|hook| deadlines[*hook as usize] = deadline(*hook));
         Slot {
             row,
             hooks,
-            instance: OnceLock::new(),
+            number: NUMBERS.fetch_add(1, Ordering::Relaxed),
+            runtime,
+            deadlines,
+            is_stuck: AtomicBool::new(false),
+            plugin: OnceLock::new(),
             manifest: OnceLock::new(),
             loading: Mutex::default(),
+            loaded: Condvar::new(),
             loader: Arc::clone(loader),
         }
     }
 
     /// A slot of the same library that is loaded at once, for new settings.
     pub(super) fn renewed(row: DispatchRow, loader: &Arc<Loader>) -> Result<Self, String> {
-        let instance = loader.load(&row)?;
         let slot = Slot::new(row, loader);
+        let plugin = loader.load(&slot.row, slot.runtime.as_ref()?, slot.number)?;
         // Nobody else has the slot yet.
-        let _ = slot.instance.set(instance);
+        let _ = slot.plugin.set(plugin);
         Ok(slot)
     }
 
@@ -128,11 +200,55 @@ impl Slot {
     /// Whether a row differs from a loaded slot's in nothing but the settings.
     pub(super) fn only_settings_differ(&self, row: &DispatchRow) -> bool {
         let enabled = self.row.status == Status::Enabled && row.status == Status::Enabled;
-        enabled && self.is_loaded() && self.row.digest == row.digest && self.row.name == row.name
+        let is_same = self.row.digest == row.digest && self.row.name == row.name && self.row.runtime == row.runtime;
+        enabled && self.is_loaded() && is_same
     }
 
     pub(super) fn is_loaded(&self) -> bool {
-        self.instance.get().is_some()
+        self.plugin.get().is_some()
+    }
+
+    /// How many calls have to be overdue at once for the plugin to be stuck.
+    fn most_overdue(&self) -> u32 {
+        self.runtime.as_ref().map_or(u32::MAX, |runtime| runtime.most_overdue)
+    }
+
+    /// How many worker processes it has.
+    pub(super) fn workers(&self) -> usize {
+        match self.plugin.get() {
+            Some(Plugin::Workers(workers)) => workers.alive(),
+            _ => 0,
+        }
+    }
+
+    /// Ends workers that nobody called for a while.
+    pub(super) fn end_idle(&self) {
+        if let Some(Plugin::Workers(workers)) = self.plugin.get() {
+            workers.end_idle();
+        }
+    }
+
+    /// Ends workers without a call, and calls in workers that go on for too long, some time after the plugin was changed or
+    /// removed.
+    pub(super) fn drain(&self, since: Duration) {
+        let Some(Plugin::Workers(workers)) = self.plugin.get() else { return };
+        workers.retire();
+        if since > workers.drain_time() {
+            workers.cut_off();
+        }
+    }
+
+    /// Notes how many calls are overdue: with too many the plugin takes no more.
+    pub(super) fn note_overdue(&self, count: usize) {
+        let is_stuck = count >= self.most_overdue() as usize;
+        if self.is_stuck.swap(is_stuck, Ordering::Relaxed) != is_stuck {
+            let plugin = &self.row.id;
+            if is_stuck {
+                tracing::error!(plugin, "{count} calls are overdue: the plugin takes no more until one returns");
+            } else {
+                tracing::info!(plugin, "calls returned: the plugin takes calls again");
+            }
+        }
     }
 
     /// Its `package.json`, read from its package when it is first asked for.
@@ -155,16 +271,19 @@ impl Slot {
 
     /// The plugin, ready for a call of a hook; `None` if it doesn't implement the hook.
     #[inline]
-    pub(super) fn plugin(&self, hook: Hook) -> Result<Option<&PluginInstance>, NotReady> {
-        if self.row.status != Status::Enabled {
+    pub(super) fn plugin(self: &Arc<Self>, hook: Hook) -> Result<Option<&Plugin>, NotReady> {
+        if self.row.status != Status::Enabled || self.is_stuck.load(Ordering::Relaxed) {
+            if self.loader.is_observed {
+                observe::refused(hook, &self.row.id);
+            }
             return Err(NotReady::Refused(self.refuse(hook)));
         }
         if !self.implements(hook) {
             return Ok(None);
         }
-        match self.instance.get() {
-            Some(instance) => Ok(instance.hooks()),
-            None => self.load(hook).map(Instance::hooks),
+        match self.plugin.get() {
+            Some(plugin) => Ok(Some(plugin)),
+            None => self.load(hook).map(Some),
         }
     }
 
@@ -173,49 +292,97 @@ impl Slot {
     pub(super) fn run<T>(
         &self,
         hook: Hook,
-        plugin: &PluginInstance,
-        call: impl FnOnce(&PluginInstance) -> Result<T, PluginError>,
+        plugin: &Plugin,
+        call: impl FnOnce(&Plugin) -> Result<T, CallFailure>,
     ) -> Result<T, HookError> {
-        match call(plugin) {
+        // A worker's calls are ended at their deadlines.
+        let is_here = matches!(plugin, Plugin::InProcess(_));
+        let watched = is_here.then(|| overdue::enter(self.number, self.deadlines[hook as usize]));
+        let answer =
+            if self.loader.is_observed { observe::observed(hook, &self.row.id, call, plugin) } else { call(plugin) };
+        drop(watched);
+        match answer {
             Ok(answer) => Ok(answer),
-            Err(error) => Err(HookError::of_plugin(hook, &self.row.id, error)),
+            Err(failure) => Err(HookError::of_call(hook, &self.row.id, failure)),
         }
     }
 
-    /// Why a plugin that isn't enabled takes no calls.
+    /// Why a plugin takes no calls.
     #[cold]
     fn refuse(&self, hook: Hook) -> HookError {
         let id = &self.row.id;
-        let message = match (&self.row.needs_settings, self.row.status) {
-            (Some(reason), Status::NeedsSettings) => format!("the plugin needs settings: {reason}"),
-            _ => "the plugin is disabled".to_owned(),
+        let row = &self.row;
+        let message = match row.status {
+            Status::NeedsSettings => {
+                format!("the plugin needs settings: {}", row.needs_settings.as_deref().unwrap_or_default())
+            }
+            Status::Quarantined => row.quarantined.clone().unwrap_or_else(|| "in quarantine".to_owned()),
+            Status::Disabled => "the plugin is disabled".to_owned(),
+            Status::Enabled => format!("the plugin is stuck: {} of its calls or more are overdue", self.most_overdue()),
         };
         HookError::unavailable(hook, id, message)
     }
 
-    /// Loads the library and makes the instance, unless another thread already did.
+    /// Makes the plugin ready, unless another thread already did.
+    ///
+    /// That runs code of the plugin's, so it has a thread of its own: who calls waits no longer than the call may take.
     #[cold]
-    pub(super) fn load(&self, hook: Hook) -> Result<&Instance, NotReady> {
-        let mut failure = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(instance) = self.instance.get() {
-            return Ok(instance);
-        }
+    fn load(self: &Arc<Self>, hook: Hook) -> Result<&Plugin, NotReady> {
         let id = &self.row.id;
-        if let Some(failure) = failure.as_ref().filter(|failure| failure.at.elapsed() < RETRY) {
-            return Err(NotReady::NotLoaded(HookError::internal(hook, id, failure.message.clone())));
+        let limit = self.runtime.as_ref().map_or(RETRY, |runtime| runtime.deadline(hook));
+        let deadline = Instant::now() + limit;
+        let mut loading = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(plugin) = self.plugin.get() {
+                return Ok(plugin);
+            }
+            match &*loading {
+                Loading::Failed { at, message } if at.elapsed() < RETRY => {
+                    return Err(NotReady::NotLoaded(HookError::internal(hook, id, message.clone())));
+                }
+                Loading::Running => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        let message = format!("the plugin is still being loaded after {} s", limit.as_secs_f64());
+                        return Err(NotReady::Refused(HookError::unavailable(hook, id, message)));
+                    }
+                    loading = self.loaded.wait_timeout(loading, left).unwrap_or_else(PoisonError::into_inner).0;
+                }
+                Loading::NotTried | Loading::Failed { .. } => {
+                    let slot = Arc::clone(self);
+                    let run = move || slot.load_now();
+                    let thread = thread::Builder::new().name("billhook-load".to_owned()).spawn(run);
+                    *loading = match thread {
+                        Ok(_) => Loading::Running,
+                        Err(error) => Loading::Failed {
+                            at: Instant::now(),
+                            message: format!("no thread can be started: {error}"),
+                        },
+                    };
+                }
+            }
         }
-        match self.loader.load(&self.row) {
-            Ok(instance) => {
-                *failure = None;
+    }
+
+    fn load_now(&self) {
+        let id = &self.row.id;
+        let load = || self.loader.load(&self.row, self.runtime.as_ref().map_err(Clone::clone)?, self.number);
+        // Whoever waits must not wait for ever because of a fault here.
+        let loaded = catch_unwind(AssertUnwindSafe(load)).unwrap_or_else(|_| Err("the host panicked".to_owned()));
+        let mut loading = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
+        *loading = match loaded {
+            Ok(plugin) => {
                 tracing::info!(plugin = id, "the plugin was loaded");
-                Ok(self.instance.get_or_init(|| instance))
+                self.plugin.get_or_init(|| plugin);
+                Loading::NotTried
             }
             Err(problem) => {
                 let message = format!("the plugin can't be loaded: {problem}");
                 tracing::warn!(plugin = id, "{message}");
-                *failure = Some(Failure { at: Instant::now(), message: message.clone() });
-                Err(NotReady::NotLoaded(HookError::internal(hook, id, message)))
+                Loading::Failed { at: Instant::now(), message }
             }
-        }
+        };
+        drop(loading);
+        self.loaded.notify_all();
     }
 }

@@ -39,6 +39,14 @@ pub enum HostError {
         /// How many assets.
         assets: u64,
     },
+    /// It reported usage that the usage API doesn't have yet.
+    #[error("{id} reported {records} usage record{} that the usage API doesn't have yet", if *records == 1 { "" } else { "s" })]
+    UsageUnsent {
+        /// The plugin.
+        id: String,
+        /// How many records.
+        records: u64,
+    },
     /// The same version is installed.
     #[error("version {version} of {id} is already installed")]
     SameVersion {
@@ -130,6 +138,12 @@ pub enum HostError {
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// How a plugin is to be run makes no sense.
+    #[error("it can't be run so: {problem}")]
+    RuntimeSettings {
+        /// What is wrong.
+        problem: String,
     },
     /// The settings are no JSON.
     #[error("the settings are not JSON: {0}")]

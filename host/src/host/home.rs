@@ -1,7 +1,8 @@
 //! The home: the folder that a host's processes share.
 //!
 //! `registry.db` (SQLite), `packages/DIGEST/` (unpacked packages, each under the digest of its content), `staging/`
-//! (installs under way), `lock` (held by whoever changes what is installed).
+//! (installs under way), `lock` (held by whoever changes what is installed), `in-use` (held by whoever has the registry
+//! open), `locks/` (held by whoever accounts usage).
 
 use std::{
     collections::HashSet,
@@ -61,6 +62,16 @@ impl Home {
 
     pub(super) fn staging(&self) -> PathBuf {
         self.path.join("staging")
+    }
+
+    /// The folder of the locks of pull accounting.
+    pub(super) fn locks(&self) -> PathBuf {
+        self.path.join("locks")
+    }
+
+    /// The folder in which workers have theirs.
+    pub(super) fn workers(&self) -> PathBuf {
+        self.path.join("workers")
     }
 
     fn lock_file(&self) -> io::Result<File> {

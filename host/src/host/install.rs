@@ -3,6 +3,7 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use serde::Serialize;
@@ -13,10 +14,14 @@ use super::{
     home::{ChangeLock, STAGED, sync_folder},
 };
 use crate::{
+    accounting::Scope,
     crash_point,
     package::{self, CheckErrors, CheckReport, Digest, ModuleInfo, PackageError, Sound, Version},
-    registry::{NewVersion, PluginDetails, PluginSummary, Status, Tried},
-    runtime::{Trial, TrialOutcome, try_module},
+    registry::{NewVersion, PluginDetails, PluginSummary, Status, Tried, read_only_state},
+    runtime::{
+        Isolation, PluginServices, RuntimeSettings, ThrowAwayState, Trial, TrialError, TrialOutcome, WorkerConfig,
+        try_in_worker, try_module,
+    },
 };
 
 /// How a package is installed.
@@ -26,6 +31,8 @@ pub struct Install<'a> {
     pub settings: Option<&'a str>,
     /// Upgrade also if the package is another author's, or spells its name differently.
     pub force: bool,
+    /// Where the plugin runs; an upgrade keeps how it is run if this isn't given, and a first install runs it in this process.
+    pub isolation: Option<Isolation>,
 }
 
 /// How a plugin goes back to an older version.
@@ -80,7 +87,9 @@ impl Host {
 
         let current = self.shared.registry.settings(&id)?;
         let settings = how.settings.or(current.as_deref()).unwrap_or("{}");
-        let tried = self.try_version(&id, &unpacked, &sound.module, settings, &staging)?;
+        let mut runtime = self.shared.registry.runtime(&id)?;
+        runtime.isolation = how.isolation.unwrap_or(runtime.isolation);
+        let tried = self.try_version(&id, &unpacked, &sound.module, settings, &runtime, &staging)?;
         let works = installed.as_ref().is_some_and(|installed| installed.status != Status::NeedsSettings);
         if let (true, Tried::NeedsSettings { message }) = (works, &tried) {
             let (version, message) = (sound.manifest.version.to_string(), message.clone());
@@ -115,9 +124,10 @@ impl Host {
             manifest: sound.manifest.json.to_string(),
             module: sound.module,
         };
-        let plugin = self.shared.registry.install(&new, how.settings, &tried)?;
+        let plugin = self.shared.registry.install(&new, how.settings, &runtime, &tried)?;
         drop(lock);
         self.after_change();
+        self.reconcile_plugin(&plugin.id);
         Ok(Installed {
             plugin,
             previous: installed.map(|installed| installed.version),
@@ -136,13 +146,15 @@ impl Host {
         let current = details.settings.to_string();
         let settings = how.settings.unwrap_or(&current);
         let staging = self.stage()?;
-        let tried = self.try_version(id, &folder, &module, settings, &staging)?;
+        let tried = self.try_version(id, &folder, &module, settings, &details.runtime, &staging)?;
         if let Tried::NeedsSettings { message } = tried {
             return Err(HostError::SettingsRefused { id: id.to_owned(), version, message });
         }
         let plugin = self.shared.registry.downgrade(id, &version, how.settings, &tried)?;
         self.after_change();
         self.clear_away(&lock);
+        drop(lock);
+        self.reconcile_plugin(id);
         Ok(plugin)
     }
 
@@ -152,38 +164,72 @@ impl Host {
     pub fn remove(&self, id: &str, force: bool) -> Result<PluginSummary, HostError> {
         let lock = self.shared.home.lock()?;
         let summary = self.summary(id)?;
-        let assets = self.shared.registry.remove(id, force)?;
+        let (assets, records) = self.shared.registry.remove(id, force)?;
         if assets > 0 && !force {
             return Err(HostError::InUse { id: id.to_owned(), assets });
         }
+        if records > 0 && !force {
+            return Err(HostError::UsageUnsent { id: id.to_owned(), records });
+        }
         self.after_change();
         self.clear_away(&lock);
+        drop(lock);
+        self.reconcile_plugin(id);
         Ok(summary)
     }
 
     /// Switches a plugin on or off. One that is off answers every call as unavailable.
     pub fn set_enabled(&self, id: &str, enabled: bool) -> Result<PluginSummary, HostError> {
-        let _lock = self.shared.home.lock()?;
+        let lock = self.shared.home.lock()?;
         self.summary(id)?;
         let plugin = self.shared.registry.set_enabled(id, enabled)?;
         self.after_change();
+        drop(lock);
+        self.reconcile_plugin(id);
         Ok(plugin)
     }
 
     /// Gives a plugin other settings, if it takes them: a JSON document. If it refuses them, the old ones stay.
     pub fn set_settings(&self, id: &str, settings: &str) -> Result<PluginSummary, HostError> {
         check_json(Some(settings))?;
-        let _lock = self.shared.home.lock()?;
+        let lock = self.shared.home.lock()?;
         let details = self.show(id)?;
         let version = details.summary.version;
         let (folder, module) = self.installed_version(id, &version)?;
         let staging = self.stage()?;
-        let tried = self.try_version(id, &folder, &module, settings, &staging)?;
+        let tried = self.try_version(id, &folder, &module, settings, &details.runtime, &staging)?;
         if let Tried::NeedsSettings { message } = tried {
             return Err(HostError::SettingsRefused { id: id.to_owned(), version, message });
         }
         let plugin = self.shared.registry.set_settings(id, settings, &tried)?;
         self.after_change();
+        drop(lock);
+        self.reconcile_plugin(id);
+        Ok(plugin)
+    }
+
+    /// Changes how a plugin is run. A plugin that is to run elsewhere than it did is tried there first.
+    pub fn set_runtime(&self, id: &str, runtime: &RuntimeSettings) -> Result<PluginSummary, HostError> {
+        if let Some(problem) = runtime.problem() {
+            return Err(HostError::RuntimeSettings { problem });
+        }
+        let lock = self.shared.home.lock()?;
+        let details = self.show(id)?;
+        let version = &details.summary.version;
+        let is_process = runtime.isolation == Isolation::Process;
+        let has_other_limits = is_process && details.runtime.limits != runtime.limits;
+        if details.runtime.isolation != runtime.isolation || has_other_limits {
+            let (folder, module) = self.installed_version(id, version)?;
+            let staging = self.stage()?;
+            let settings = details.settings.to_string();
+            let tried = self.try_version(id, &folder, &module, &settings, runtime, &staging)?;
+            if let (Tried::NeedsSettings { message }, None) = (tried, &details.needs_settings) {
+                return Err(HostError::SettingsRefused { id: id.to_owned(), version: version.clone(), message });
+            }
+        }
+        let plugin = self.shared.registry.set_runtime(id, runtime)?;
+        self.after_change();
+        drop(lock);
         Ok(plugin)
     }
 
@@ -243,6 +289,16 @@ impl Host {
         }
     }
 
+    /// Tells the usage API of a committed change. What can't be told now stays pending.
+    fn reconcile_plugin(&self, id: &str) {
+        if self.options.usage_api.is_none() {
+            return;
+        }
+        if let Err(error) = self.shared.accounting.reconcile(Scope::Plugin(id)) {
+            tracing::warn!(plugin = id, "the usage API doesn't know of the change yet: {error}");
+        }
+    }
+
     /// Deletes what a committed change left without use; what can't be deleted now is at a later open.
     fn clear_away(&self, lock: &ChangeLock) {
         if let Err(error) = self.shared.home.delete_unused_packages(&self.shared.registry, lock) {
@@ -269,8 +325,57 @@ impl Host {
         folder: &Path,
         module: &ModuleInfo,
         settings: &str,
+        runtime: &RuntimeSettings,
         staging: &TempDir,
     ) -> Result<Tried, HostError> {
+        let outcome = match runtime.isolation {
+            Isolation::InProcess => self.try_in_child(id, folder, module, settings, staging)?,
+            Isolation::Process => self.try_confined(id, folder, module, settings, runtime, staging)?,
+        };
+        Ok(match outcome {
+            TrialOutcome::Works { usage_specs } => Tried::Works { usage_specs },
+            TrialOutcome::NeedsSettings { message } => Tried::NeedsSettings { message },
+        })
+    }
+
+    /// Tries a module as its workers will be confined: it may be one that isn't trusted.
+    fn try_confined(
+        &self,
+        id: &str,
+        folder: &Path,
+        module: &ModuleInfo,
+        settings: &str,
+        runtime: &RuntimeSettings,
+        staging: &TempDir,
+    ) -> Result<TrialOutcome, TrialError> {
+        let registry = Some(self.shared.registry.path().to_owned());
+        let services = PluginServices {
+            plugin: id.to_owned(),
+            settings: settings.to_owned(),
+            folder: folder.to_string_lossy().into_owned(),
+            state: Arc::new(ThrowAwayState::new(registry, |registry, plugin, key| {
+                Ok(read_only_state(registry, plugin, key)?)
+            })),
+        };
+        try_in_worker(&WorkerConfig {
+            program: self.options.child_program.clone(),
+            folders: staging.path().to_owned(),
+            library: folder.join(&module.path),
+            module: module.clone(),
+            services: Arc::new(services),
+            runtime: runtime.clone(),
+            start_limit: self.options.trial_limit,
+        })
+    }
+
+    fn try_in_child(
+        &self,
+        id: &str,
+        folder: &Path,
+        module: &ModuleInfo,
+        settings: &str,
+        staging: &TempDir,
+    ) -> Result<TrialOutcome, TrialError> {
         let trial = Trial {
             plugin: id.to_owned(),
             library: folder.join(&module.path),
@@ -280,10 +385,7 @@ impl Host {
             registry: Some(self.shared.registry.path().to_owned()),
         };
         let options = &self.options;
-        Ok(match try_module(&trial, &options.child_program, staging.path(), options.trial_limit)? {
-            TrialOutcome::Works { usage_specs } => Tried::Works { usage_specs },
-            TrialOutcome::NeedsSettings { message } => Tried::NeedsSettings { message },
-        })
+        try_module(&trial, &options.child_program, staging.path(), options.trial_limit)
     }
 }
 

@@ -172,9 +172,7 @@ impl BegunOffering<'_> {
         let hook = Hook::OnPostProductOfferingValidation;
         for changed in &mut self.assets {
             let (asset, offering) = (&changed.asset, self.product_offering);
-            let post = |plugin: &billhook_plugin_api::abi::module::PluginInstance| {
-                plugin.on_post_product_offering_validation(asset, offering)
-            };
+            let post = |plugin: &crate::runtime::Plugin| plugin.on_post_product_offering_validation(asset, offering);
             let changes = self.lifecycle.dispatcher.about(hook, asset, post)?;
             changed.add(changes);
         }

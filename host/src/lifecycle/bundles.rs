@@ -55,7 +55,7 @@ pub enum BundleError {
 }
 
 /// The assets of an offering, each once, in the order in which they were found.
-pub(super) fn assets_of_offering(offering: &Offering, catalogue: &dyn Catalogue) -> Result<Vec<Asset>, BundleError> {
+pub(crate) fn assets_of_offering(offering: &Offering, catalogue: &dyn Catalogue) -> Result<Vec<Asset>, BundleError> {
     expand(Step::Offering(offering.clone()), catalogue)
 }
 

@@ -14,6 +14,7 @@ pub use around::{
     AroundError, BeginError, BegunOffering, BegunProductSpec, BegunValidation, ChangedAsset, Done,
     ProductSpecValidation,
 };
+pub(crate) use bundles::assets_of_offering;
 pub use bundles::{BundleError, Catalogue, CatalogueError, NoBundles};
 pub use notify::AssetOutcome;
 

@@ -3,8 +3,10 @@
 //! One SQLite file in a home that several processes share. Every change is one transaction and raises the generation,
 //! by which a running host notices the changes of others.
 
+mod rows;
 mod schema;
 mod state;
+mod usage;
 
 use std::{
     path::{Path, PathBuf},
@@ -15,9 +17,14 @@ use std::{
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 use serde::Serialize;
 
-use crate::package::{ModuleInfo, Version};
-use billhook_plugin_api::UsageSpec;
+use crate::{package::ModuleInfo, runtime::RuntimeSettings};
+pub(crate) use rows::{DispatchRow, NewVersion, Tried};
+pub use rows::{InstalledVersion, PendingSpec, PluginDetails, PluginSummary, Status, UsageSpecState};
+use schema::Presence;
 pub(crate) use state::read_only_state;
+pub(crate) use usage::{
+    Ended, NewUsage, Progress, SpecRow, Stage, UnsentContract, UnsentUsage, UsageContract, UsageKey, UsageReport,
+};
 
 /// Why the registry can't be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -52,112 +59,25 @@ pub enum RegistryError {
         /// What is wrong.
         problem: String,
     },
-}
-
-/// Whether a plugin takes calls.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Status {
-    /// It takes calls.
-    Enabled,
-    /// The operator switched it off: calls are answered as unavailable.
-    Disabled,
-    /// It refused its settings: calls are answered as unavailable until it gets others.
-    NeedsSettings,
-}
-
-impl Status {
-    /// The name in JSON and in tables.
-    pub fn name(self) -> &'static str {
-        match self {
-            Status::Enabled => "enabled",
-            Status::Disabled => "disabled",
-            Status::NeedsSettings => "needs settings",
-        }
-    }
-}
-
-/// An installed plugin, as it is listed.
-#[derive(Debug, Clone, Serialize)]
-pub struct PluginSummary {
-    /// The id: the name in lower case, with `-` for spaces.
-    pub id: String,
-    /// The asset type, as sellers see it.
-    pub name: String,
-    /// Who wrote it.
-    pub author: String,
-    /// The version in use.
-    pub version: String,
-    /// Whether it takes calls.
-    pub status: Status,
-}
-
-/// A version in a plugin's history.
-#[derive(Debug, Clone, Serialize)]
-pub struct InstalledVersion {
-    /// The version.
-    pub version: String,
-    /// When it was installed, in seconds since 1970.
-    pub installed_at: i64,
-    /// The digest of the package's content, which names its folder.
-    pub digest: String,
-}
-
-/// Everything about an installed plugin.
-#[derive(Debug, Clone, Serialize)]
-pub struct PluginDetails {
-    /// As it is listed.
-    #[serde(flatten)]
-    pub summary: PluginSummary,
-    /// Why it needs other settings, if it does.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub needs_settings: Option<String>,
-    /// The operator's settings.
-    pub settings: serde_json::Value,
-    /// The `package.json` of the version in use.
-    pub manifest: serde_json::Value,
-    /// What its library says about itself.
-    pub module: ModuleInfo,
-    /// The units that it can account for; unknown as long as it needs settings.
-    pub usage_specs: Vec<UsageSpec>,
-    /// How many assets of the backend's use it: as long as there are any, it isn't removed.
-    pub assets_in_use: u64,
-    /// All installed versions, oldest first; the last one is in use.
-    pub history: Vec<InstalledVersion>,
-}
-
-/// A version to be installed.
-pub(crate) struct NewVersion {
-    pub(crate) id: String,
-    pub(crate) name: String,
-    pub(crate) author: String,
-    pub(crate) version: Version,
-    pub(crate) digest: String,
-    pub(crate) library_digest: String,
-    pub(crate) manifest: String,
-    pub(crate) module: ModuleInfo,
-}
-
-/// What the dispatch needs of a plugin.
-#[derive(Debug, Clone)]
-pub(crate) struct DispatchRow {
-    pub(crate) id: String,
-    pub(crate) name: String,
-    pub(crate) digest: String,
-    pub(crate) library_digest: String,
-    pub(crate) module: String,
-    pub(crate) status: Status,
-    pub(crate) needs_settings: Option<String>,
-    /// The generation in which the settings were last changed.
-    pub(crate) settings_changed: i64,
-}
-
-/// The outcome of a trial, as it is kept.
-#[derive(Debug, Clone)]
-pub(crate) enum Tried {
-    Works { usage_specs: Vec<UsageSpec> },
-    NeedsSettings { message: String },
+    /// A correlation number is too large to be kept.
+    #[error("the correlation number {number} is larger than {}", i64::MAX)]
+    CorrelationNumber {
+        /// The number.
+        number: u64,
+    },
+    /// It has an older format, and another process works on it that may not know the new one.
+    #[error(
+        "the registry {} has format {found}, and another billhook is running on it: it can't be brought to format {known} now",
+        path.display()
+    )]
+    OlderInUse {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: String,
+        /// The format that it is to get.
+        known: String,
+    },
 }
 
 /// The registry of a home.
@@ -167,15 +87,22 @@ pub(crate) struct Registry {
     main: Mutex<Connection>,
     /// The state has a connection of its own, so that plugins that keep things don't hold up anything else.
     state: Mutex<Connection>,
+    /// So has the ledger of pull accounting.
+    usage: Mutex<Connection>,
+    /// Held as long as this process works on the registry.
+    _presence: Presence,
 }
 
 impl Registry {
     /// Opens the registry of a home, and makes it if there is none.
     pub(crate) fn open(home: &Path) -> Result<Self, RegistryError> {
         let path = home.join("registry.db");
-        let (main, is_new) = schema::open(&path)?;
-        let state = schema::connect(&path).map_err(|source| RegistryError::Open { path: path.clone(), source })?;
-        Ok(Registry { path, is_new, main: Mutex::new(main), state: Mutex::new(state) })
+        let opened = |source| RegistryError::Open { path: path.clone(), source };
+        let (main, is_new, presence) = schema::open(&path)?;
+        let state = schema::connect(&path).map_err(opened)?;
+        let usage = schema::connect(&path).map_err(opened)?;
+        let (main, state, usage) = (Mutex::new(main), Mutex::new(state), Mutex::new(usage));
+        Ok(Registry { path, is_new, main, state, usage, _presence: presence })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -215,19 +142,22 @@ impl Registry {
         let transaction = connection.transaction()?;
         let generation = transaction.query_row("SELECT generation FROM registry", (), |row| row.get(0))?;
         let mut statement = transaction.prepare_cached(
-            "SELECT p.id, v.name, v.digest, v.library_digest, v.module, p.enabled, p.needs_settings, p.settings_changed
+            "SELECT p.id, v.name, v.digest, v.library_digest, v.module, p.enabled, p.needs_settings, p.settings_changed,
+                    p.quarantined, p.runtime
              FROM plugin p JOIN version v ON v.plugin = p.id AND v.position = p.position",
         )?;
         let rows = statement.query_map((), |row| {
-            let needs_settings: Option<String> = row.get(6)?;
+            let (needs_settings, quarantined): (Option<String>, Option<String>) = (row.get(6)?, row.get(8)?);
             Ok(DispatchRow {
                 id: row.get(0)?,
                 name: row.get(1)?,
                 digest: row.get(2)?,
                 library_digest: row.get(3)?,
                 module: row.get(4)?,
-                status: status(row.get(5)?, needs_settings.is_some()),
+                status: status(row.get(5)?, needs_settings.is_some(), quarantined.is_some()),
                 needs_settings,
+                quarantined,
+                runtime: row.get(9)?,
                 settings_changed: row.get(7)?,
             })
         })?;
@@ -253,17 +183,19 @@ impl Registry {
         // One transaction, so that no other process's change comes in between.
         let transaction = connection.transaction()?;
         let Some(summary) = find_summary(&transaction, id)? else { return Ok(None) };
-        let (needs_settings, settings, manifest, module, usage_specs): (
+        let (needs_settings, quarantined, runtime, settings, manifest, module, usage_specs): (
+            Option<String>,
+            Option<String>,
             Option<String>,
             String,
             String,
             String,
             String,
         ) = transaction.query_row(
-            "SELECT p.needs_settings, p.settings, v.manifest, v.module, v.usage_specs
+            "SELECT p.needs_settings, p.quarantined, p.runtime, p.settings, v.manifest, v.module, v.usage_specs
                  FROM plugin p JOIN version v ON v.plugin = p.id AND v.position = p.position WHERE p.id = ?1",
             [id],
-            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)),
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?, row.get(6)?)),
         )?;
         let mut statement = transaction
             .prepare("SELECT version, installed_at, digest FROM version WHERE plugin = ?1 ORDER BY position")?;
@@ -274,10 +206,19 @@ impl Registry {
             .collect::<Result<_, _>>()?;
         let assets_in_use = "SELECT count(*) FROM asset_in_use WHERE plugin = ?1";
         let assets_in_use = transaction.query_row(assets_in_use, [id], |row| row.get::<_, i64>(0))?.unsigned_abs();
+        drop(statement);
+        let unsent_usage = usage::count_unsent(&transaction, id)?;
+        drop(transaction);
+        drop(connection);
+        let usage_api = self.specs(Some(id))?.into_iter().map(UsageSpecState::from).collect();
         Ok(Some(PluginDetails {
+            usage_api,
+            unsent_usage,
             assets_in_use,
             summary,
             needs_settings,
+            quarantined,
+            runtime: runtime.map_or_else(|| Ok(RuntimeSettings::default()), |runtime| parse(id, &runtime))?,
             settings: parse(id, &settings)?,
             manifest: parse(id, &manifest)?,
             module: parse(id, &module)?,
@@ -298,8 +239,10 @@ impl Registry {
         &self,
         new: &NewVersion,
         settings: Option<&str>,
+        runtime: &RuntimeSettings,
         tried: &Tried,
     ) -> Result<PluginSummary, RegistryError> {
+        let runtime = to_json(&new.id, runtime)?;
         let module = to_json(&new.id, &new.module)?;
         let (usage_specs, needs_settings) = split(&new.id, tried)?;
         self.change(|transaction| {
@@ -309,12 +252,13 @@ impl Registry {
                 |row| row.get(0),
             )?;
             transaction.execute(
-                "INSERT INTO plugin (id, position, enabled, settings, settings_changed, needs_settings)
-                 VALUES (?1, ?2, 1, coalesce(?3, '{}'), (SELECT generation + 1 FROM registry), ?4)
-                 ON CONFLICT (id) DO UPDATE SET position = ?2, settings = coalesce(?3, settings),
+                "INSERT INTO plugin (id, position, enabled, settings, settings_changed, needs_settings, runtime)
+                 VALUES (?1, ?2, 1, coalesce(?3, '{}'), (SELECT generation + 1 FROM registry), ?4, ?5)
+                 ON CONFLICT (id) DO UPDATE SET position = ?2, settings = coalesce(?3, settings), runtime = ?5,
+                     quarantined = NULL,
                      settings_changed = CASE WHEN ?3 IS NULL THEN settings_changed ELSE excluded.settings_changed END,
                      needs_settings = ?4",
-                params![new.id, position, settings, needs_settings],
+                params![new.id, position, settings, needs_settings, runtime],
             )?;
             transaction.execute(
                 "INSERT INTO version (plugin, position, version, name, author, digest, library_digest, manifest, module,
@@ -358,7 +302,7 @@ impl Registry {
                 params![id, position, usage_specs],
             )?;
             transaction.execute(
-                "UPDATE plugin SET position = ?2, needs_settings = ?3 WHERE id = ?1",
+                "UPDATE plugin SET position = ?2, needs_settings = ?3, quarantined = NULL WHERE id = ?1",
                 params![id, position, needs_settings],
             )?;
             replace_settings(transaction, id, settings)?;
@@ -384,8 +328,43 @@ impl Registry {
     /// Switches a plugin on or off.
     pub(crate) fn set_enabled(&self, id: &str, enabled: bool) -> Result<PluginSummary, RegistryError> {
         self.change(|transaction| {
+            if enabled {
+                leave_quarantine(transaction, id)?;
+            }
             transaction.execute("UPDATE plugin SET enabled = ?2 WHERE id = ?1", params![id, enabled])?;
             changed(transaction, id)
+        })
+    }
+
+    /// Changes how a plugin is run. It leaves quarantine: it may do better so.
+    pub(crate) fn set_runtime(&self, id: &str, runtime: &RuntimeSettings) -> Result<PluginSummary, RegistryError> {
+        let runtime = to_json(id, runtime)?;
+        self.change(|transaction| {
+            leave_quarantine(transaction, id)?;
+            transaction.execute("UPDATE plugin SET runtime = ?2 WHERE id = ?1", [id, &runtime])?;
+            changed(transaction, id)
+        })
+    }
+
+    /// How a plugin is run; the default if there is no such plugin.
+    pub(crate) fn runtime(&self, id: &str) -> Result<RuntimeSettings, RegistryError> {
+        let connection = self.main();
+        let mut statement = connection.prepare_cached("SELECT runtime FROM plugin WHERE id = ?1")?;
+        let runtime: Option<String> = statement.query_row([id], |row| row.get(0)).optional()?.flatten();
+        runtime.map_or_else(|| Ok(RuntimeSettings::default()), |runtime| parse(id, &runtime))
+    }
+
+    /// Keeps a plugin from taking calls until it is enabled again.
+    ///
+    /// Only if it is still the one that crashed: another version, or the same with other settings, may do better.
+    pub(crate) fn quarantine(&self, row: &DispatchRow, reason: &str) -> Result<(), RegistryError> {
+        self.change(|transaction| {
+            transaction.execute(
+                "UPDATE plugin SET quarantined = ?2 WHERE id = ?1 AND settings_changed = ?3 AND runtime IS ?4
+                 AND EXISTS (SELECT 1 FROM version v WHERE v.plugin = ?1 AND v.position = plugin.position AND v.digest = ?5)",
+                params![row.id, reason, row.settings_changed, row.runtime, row.digest],
+            )?;
+            Ok(())
         })
     }
 
@@ -407,17 +386,19 @@ impl Registry {
         Ok(connection.prepare_cached("DELETE FROM asset_in_use WHERE asset = ?1")?.execute([asset])? > 0)
     }
 
-    /// Forgets a plugin, its history, settings and state.
+    /// Forgets a plugin, its history, settings and state; its usage stays.
     ///
-    /// Unless it is forced, only a plugin that no asset uses; answers how many do.
-    pub(crate) fn remove(&self, id: &str, force: bool) -> Result<u64, RegistryError> {
+    /// Unless it is forced, only a plugin that no asset uses and that has no usage left to send; answers how many there are of
+    /// both.
+    pub(crate) fn remove(&self, id: &str, force: bool) -> Result<(u64, u64), RegistryError> {
         self.change(|transaction| {
             let count = "SELECT count(*) FROM asset_in_use WHERE plugin = ?1";
             let used = transaction.query_row(count, [id], |row| row.get::<_, i64>(0))?.unsigned_abs();
-            if used == 0 || force {
+            let unsent = usage::count_unsent(transaction, id)?;
+            if (used, unsent) == (0, 0) || force {
                 transaction.execute("DELETE FROM plugin WHERE id = ?1", [id])?;
             }
-            Ok(used)
+            Ok((used, unsent))
         })
     }
 
@@ -440,8 +421,8 @@ impl Registry {
     }
 }
 
-const SUMMARY: &str = "SELECT p.id, v.name, v.author, v.version, p.enabled, p.needs_settings IS NOT NULL
-    FROM plugin p JOIN version v ON v.plugin = p.id AND v.position = p.position";
+const SUMMARY: &str = "SELECT p.id, v.name, v.author, v.version, p.enabled, p.needs_settings IS NOT NULL,
+    p.quarantined IS NOT NULL FROM plugin p JOIN version v ON v.plugin = p.id AND v.position = p.position";
 
 fn find_summary(connection: &Connection, id: &str) -> Result<Option<PluginSummary>, RegistryError> {
     let mut statement = connection.prepare_cached(&format!("{SUMMARY} WHERE p.id = ?1"))?;
@@ -459,16 +440,28 @@ fn summary(row: &Row<'_>) -> rusqlite::Result<PluginSummary> {
         name: row.get(1)?,
         author: row.get(2)?,
         version: row.get(3)?,
-        status: status(row.get(4)?, row.get(5)?),
+        status: status(row.get(4)?, row.get(5)?, row.get(6)?),
     })
 }
 
-fn status(enabled: bool, needs_settings: bool) -> Status {
-    match (enabled, needs_settings) {
-        (false, _) => Status::Disabled,
-        (true, true) => Status::NeedsSettings,
-        (true, false) => Status::Enabled,
+fn status(enabled: bool, needs_settings: bool, quarantined: bool) -> Status {
+    match (enabled, needs_settings, quarantined) {
+        (false, ..) => Status::Disabled,
+        (true, true, _) => Status::NeedsSettings,
+        (true, false, true) => Status::Quarantined,
+        (true, false, false) => Status::Enabled,
     }
+}
+
+/// Ends the quarantine of a plugin. As if it had got new settings, also if nothing is noted here: a host that didn't notice the
+/// quarantine before it ended, or couldn't note it, has to begin anew too.
+fn leave_quarantine(transaction: &Transaction<'_>, id: &str) -> Result<(), RegistryError> {
+    transaction.execute(
+        "UPDATE plugin SET quarantined = NULL, settings_changed = (SELECT generation + 1 FROM registry)
+         WHERE id = ?1 AND enabled",
+        [id],
+    )?;
+    Ok(())
 }
 
 fn replace_settings(transaction: &Transaction<'_>, id: &str, settings: Option<&str>) -> Result<(), RegistryError> {

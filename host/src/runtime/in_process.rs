@@ -8,11 +8,10 @@ use billhook_plugin_api::{
         PLUGIN_ENTRY,
         module::{LoadedModule, PluginInstance},
         record::Record,
-        services::SharedServices,
+        services::{HostServices, SharedServices},
     },
 };
 
-use super::PluginServices;
 use crate::package::ModuleInfo;
 
 /// Why a module can't be loaded into this process.
@@ -63,8 +62,8 @@ impl Library {
     }
 
     /// Makes an instance. Runs code of the plugin's; a panic is an error.
-    pub(crate) fn construct(self, services: PluginServices) -> Result<Instance, PluginError> {
-        let id = services.plugin.clone();
+    pub(crate) fn construct(self, services: impl HostServices) -> Result<Instance, PluginError> {
+        let id = services.plugin_id().to_owned();
         let instance = self.0.construct(SharedServices::new(Arc::new(services)))?;
         Ok(Instance { plugin: id, instance: Some(instance) })
     }
@@ -104,6 +103,11 @@ pub(crate) struct Instance {
 }
 
 impl Instance {
+    /// The plugin's id.
+    pub(crate) fn plugin(&self) -> &str {
+        &self.plugin
+    }
+
     /// The hooks.
     pub(crate) fn hooks(&self) -> Option<&PluginInstance> {
         self.instance.as_ref()

@@ -1,15 +1,37 @@
-//! How a hook reaches code: in this process, and, to try a package, in a child process.
+//! How a hook reaches code: in this process, or in a worker process; and, to try a package, in a child process.
 //!
 //! The only folder of this crate with unsafe code, and the only place that starts processes.
 
+mod call;
 mod child;
+#[cfg(target_os = "linux")]
+mod confine;
 mod in_process;
+pub(crate) mod overdue;
+mod plugin;
 mod services;
+mod settings;
+#[cfg(target_os = "linux")]
+mod supervisor;
 mod trial;
+#[cfg(target_os = "linux")]
+mod worker;
+#[cfg(not(target_os = "linux"))]
+#[path = "no_worker.rs"]
+mod worker;
 
+pub(crate) use call::CallFailure;
+pub use call::{HookAnswer, HookObjects};
 pub use child::ChildProgram;
 pub(crate) use child::child_arguments;
 pub(crate) use in_process::{Instance, Library};
+pub(crate) use plugin::{InProcess, Plugin};
 pub(crate) use services::{PluginServices, StateStore};
+pub use settings::{Confinement, HookSettings, Isolation, RuntimeSettings, WorkerLimits};
 pub use trial::{Stage, TrialError};
-pub(crate) use trial::{Trial, TrialOutcome, run as run_trial, try_module};
+pub(crate) use trial::{ThrowAwayState, Trial, TrialOutcome, run as run_trial, try_module};
+#[cfg(not(target_os = "linux"))]
+pub(crate) use worker::lacking;
+pub(crate) use worker::{WorkerConfig, Workers, sweep as sweep_workers, try_in_worker};
+#[cfg(target_os = "linux")]
+pub(crate) use {confine::lacking, worker::run as run_worker};

@@ -2,6 +2,7 @@
 //! breaks there, it doesn't break here.
 
 use std::{
+    collections::HashSet,
     fmt,
     fs::{self, File},
     io::{self, BufRead, Read, Write},
@@ -125,7 +126,14 @@ pub(crate) fn try_module(
     File::create_new(&answer).map_err(TrialError::Start)?;
     let mut command = program.command("try").map_err(TrialError::Start)?;
     let mut child = command.arg(&answer).stdin(Stdio::piped()).spawn().map_err(TrialError::Start)?;
-    let errors = keep_errors(child.stderr.take());
+    let errors = match keep_errors(child.stderr.take()) {
+        Ok(errors) => errors,
+        Err(error) => {
+            child::kill(&mut child);
+            let _ = child.wait();
+            return Err(TrialError::Start(error));
+        }
+    };
     let deadline = Instant::now() + limit;
     let mut request = serde_json::to_vec(trial).map_err(|error| TrialError::Start(error.into()))?;
     request.push(b'\n');
@@ -191,7 +199,8 @@ fn read_answer(path: &Path) -> io::Result<(Stage, Option<Line>)> {
     Ok((stage, last))
 }
 
-fn how_it_ended(status: ExitStatus, errors: &str) -> String {
+/// The signal or the exit code, and the last lines that were written to standard error.
+pub(super) fn how_it_ended(status: ExitStatus, errors: &str) -> String {
     #[cfg(unix)]
     let signal = std::os::unix::process::ExitStatusExt::signal(&status).map(|signal| {
         let name = match signal {
@@ -212,21 +221,20 @@ fn how_it_ended(status: ExitStatus, errors: &str) -> String {
         Some(code) => format!("it ended its process with exit code {code}"),
         None => "its process ended".to_owned(),
     });
-    match errors.trim().lines().last() {
-        Some(line) => format!("{how}; it wrote last: {line}"),
-        None => how,
-    }
+    let mut last: Vec<&str> = errors.lines().map(str::trim).filter(|line| !line.is_empty()).rev().take(3).collect();
+    last.reverse();
+    if last.is_empty() { how } else { format!("{how}; it wrote last: {}", last.join(" / ")) }
 }
 
 /// The end of what a child writes to standard error, read on a thread of its own so that the child never waits.
-struct Errors {
+pub(super) struct Errors {
     kept: Arc<Mutex<Vec<u8>>>,
     reader: Option<thread::JoinHandle<()>>,
 }
 
 impl Errors {
     /// What was kept; asked for when the child is gone.
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         // The pipe ends with the child, unless something that it started still holds it.
         for _ in 0..50 {
             if self.reader.as_ref().is_none_or(thread::JoinHandle::is_finished) {
@@ -239,21 +247,21 @@ impl Errors {
     }
 }
 
-fn keep_errors(pipe: Option<impl Read + Send + 'static>) -> Errors {
+pub(super) fn keep_errors(pipe: Option<impl Read + Send + 'static>) -> io::Result<Errors> {
     let kept = Arc::new(Mutex::new(Vec::new()));
-    let reader = pipe.map(|mut pipe| {
-        let kept = Arc::clone(&kept);
-        thread::spawn(move || {
-            let mut buffer = [0; 4096];
-            while let Ok(count @ 1..) = pipe.read(&mut buffer) {
-                let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-                kept.extend(&buffer[..count]);
-                let excess = kept.len().saturating_sub(KEPT_ERRORS);
-                kept.drain(..excess);
-            }
-        })
-    });
-    Errors { kept, reader }
+    let Some(mut pipe) = pipe else { return Ok(Errors { kept, reader: None }) };
+    let end = Arc::clone(&kept);
+    let read = move || {
+        let mut buffer = [0; 4096];
+        while let Ok(count @ 1..) = pipe.read(&mut buffer) {
+            let mut kept = end.lock().unwrap_or_else(PoisonError::into_inner);
+            kept.extend(&buffer[..count]);
+            let excess = kept.len().saturating_sub(KEPT_ERRORS);
+            kept.drain(..excess);
+        }
+    };
+    let reader = Some(thread::Builder::new().name("billhook-errors".to_owned()).spawn(read)?);
+    Ok(Errors { kept, reader })
 }
 
 /// Reads a plugin's state from a registry without being able to write: registry, plugin, key.
@@ -278,7 +286,7 @@ pub(crate) fn run(answer: &Path, read_state: ReadState) -> io::Result<()> {
         Err(error) => return say(&Line::Refused(error.to_string())),
     };
     say(&Line::Stage(Stage::Constructing))?;
-    let state = Arc::new(ThrowAwayState { registry: trial.registry, read_state, changes: Mutex::default() });
+    let state = Arc::new(ThrowAwayState::new(trial.registry, read_state));
     let services = PluginServices { plugin: trial.plugin, settings: trial.settings, folder: trial.folder, state };
     let instance = match library.construct(services) {
         Ok(instance) => instance,
@@ -305,31 +313,40 @@ pub(crate) fn run(answer: &Path, read_state: ReadState) -> io::Result<()> {
     say(&Line::Ended(TrialOutcome::Works { usage_specs }))
 }
 
+/// The most units that a plugin may declare.
+const MOST_USAGE_SPECS: usize = 1000;
+
 /// Every unit has a name and a description, and no name stands twice: usage is matched to units by their names,
 /// regardless of case.
-fn check_usage_specs(specs: &[UsageSpec]) -> Result<(), String> {
-    let mut names = Vec::new();
+pub(super) fn check_usage_specs(specs: &[UsageSpec]) -> Result<(), String> {
+    if specs.len() > MOST_USAGE_SPECS {
+        return Err(format!("it has {} usage specifications; at most {MOST_USAGE_SPECS} are taken", specs.len()));
+    }
+    let mut names = HashSet::new();
     for spec in specs {
         if spec.name.trim().is_empty() || spec.description.trim().is_empty() {
             return Err("a usage specification has to have a name and a description".to_owned());
         }
-        let name = spec.name.to_lowercase();
-        if names.contains(&name) {
+        if !names.insert(spec.name.to_lowercase()) {
             return Err(format!("two usage specifications are named {:?}", spec.name));
         }
-        names.push(name);
     }
     Ok(())
 }
 
-/// State whose changes are gone when the process ends.
-struct ThrowAwayState {
+/// State whose changes are thrown away.
+pub(crate) struct ThrowAwayState {
     registry: Option<PathBuf>,
     read_state: ReadState,
     changes: Mutex<std::collections::BTreeMap<String, Option<String>>>,
 }
 
 impl ThrowAwayState {
+    /// State that is read from a registry, if there is one, and never written to it.
+    pub(crate) fn new(registry: Option<PathBuf>, read_state: ReadState) -> Self {
+        ThrowAwayState { registry, read_state, changes: Mutex::default() }
+    }
+
     fn change(&self, key: &str, value: Option<&str>) -> Result<(), PluginError> {
         let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
         changes.insert(key.to_owned(), value.map(str::to_owned));

@@ -2,7 +2,12 @@
 
 use abi_stable::{StableAbi, abi_stability::abi_checking::check_layout_compatibility, library::AbiHeaderRef};
 
-use super::{reply::Reply, services::SharedServices, tables::LentAsset, types::*};
+use super::{
+    reply::Reply,
+    services::SharedServices,
+    tables::{LazyOrder, LentAsset},
+    types::*,
+};
 use crate::{
     Hook, Json, PluginError,
     data::{Asset, AssetChanges, Contract, Order, PendingAccounting, UsageSpec, User},
@@ -98,6 +103,42 @@ impl LoadedModule {
         let instance = unsafe { (self.0.construct().0)(services.into_handle(), reply.handle()) };
         reply.finish(u32::from(instance.is_null()))?;
         Ok(PluginInstance { module: self.0, instance })
+    }
+}
+
+/// An order that can be lent to a call: whole, or with contracts that are fetched when they are asked for.
+pub trait LentOrder: sealed::Sealed {
+    /// The handle, valid as long as `self`.
+    #[doc(hidden)]
+    fn handle(&self) -> OrderHandle;
+
+    /// The order; without its contracts, if they are fetched.
+    fn order(&self) -> &Order;
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for &crate::data::Order {}
+    impl Sealed for &super::LazyOrder<'_> {}
+}
+
+impl LentOrder for &Order {
+    fn handle(&self) -> OrderHandle {
+        (*self).into()
+    }
+
+    fn order(&self) -> &Order {
+        self
+    }
+}
+
+impl LentOrder for &LazyOrder<'_> {
+    fn handle(&self) -> OrderHandle {
+        (*self).into()
+    }
+
+    fn order(&self) -> &Order {
+        self.head()
     }
 }
 
@@ -197,13 +238,11 @@ impl PluginInstance {
         hook: Option<OrderHook>,
         asset: &Asset,
         contract: &Contract,
-        order: &Order,
+        order: OrderHandle,
     ) -> Result<AssetChanges, PluginError> {
         let Some(hook) = hook else { return Ok(AssetChanges::default()) };
         // SAFETY: as in `on_pre_product_spec_validation`.
-        self.change(asset, |instance, asset, reply| unsafe {
-            (hook.0)(instance, asset, contract.into(), order.into(), reply)
-        })
+        self.change(asset, |instance, asset, reply| unsafe { (hook.0)(instance, asset, contract.into(), order, reply) })
     }
 
     /// Calls `on_pre_product_spec_attachment`.
@@ -269,9 +308,9 @@ impl PluginInstance {
         &self,
         asset: &Asset,
         contract: &Contract,
-        order: &Order,
+        order: impl LentOrder,
     ) -> Result<AssetChanges, PluginError> {
-        self.order_hook(self.module.on_product_acquisition(), asset, contract, order)
+        self.order_hook(self.module.on_product_acquisition(), asset, contract, order.handle())
     }
 
     /// Calls `on_product_suspension`.
@@ -279,9 +318,9 @@ impl PluginInstance {
         &self,
         asset: &Asset,
         contract: &Contract,
-        order: &Order,
+        order: impl LentOrder,
     ) -> Result<AssetChanges, PluginError> {
-        self.order_hook(self.module.on_product_suspension(), asset, contract, order)
+        self.order_hook(self.module.on_product_suspension(), asset, contract, order.handle())
     }
 
     /// Calls `get_usage_specs`.
@@ -298,13 +337,13 @@ impl PluginInstance {
         &self,
         asset: &Asset,
         contract: &Contract,
-        order: &Order,
+        order: impl LentOrder,
     ) -> Result<(PendingAccounting, AssetChanges), PluginError> {
         let Some(hook) = self.module.get_pending_accounting() else { return Ok(Default::default()) };
         let lent = LentAsset::new(asset);
         let mut reply = Reply::default();
         // SAFETY: as in `on_pre_product_spec_validation`.
-        let status = unsafe { (hook.0)(self.instance, lent.handle(), contract.into(), order.into(), reply.handle()) };
+        let status = unsafe { (hook.0)(self.instance, lent.handle(), contract.into(), order.handle(), reply.handle()) };
         let pending = reply.finish(status)?.into_pending_accounting();
         Ok((pending, lent.into_changes()))
     }

@@ -1,7 +1,8 @@
 //! The functions that read [`data`](crate::data) objects: what a host lends to plugins without copying it.
 
 use std::{
-    cell::UnsafeCell,
+    cell::{OnceCell, UnsafeCell},
+    fmt,
     ptr::{from_ref, null},
 };
 
@@ -69,6 +70,7 @@ lend!(Offering => OfferingHandle, OfferingTableRef, OFFERING);
 lend!(Charge => ChargeHandle, ChargeTableRef, CHARGE);
 lend!(Contract => ContractHandle, ContractTableRef, CONTRACT);
 lend!(Order => OrderHandle, OrderTableRef, ORDER);
+lend!(LazyOrder<'_> => OrderHandle, OrderTableRef, LAZY_ORDER);
 
 /// A table that lives as long as this library.
 macro_rules! table {
@@ -149,6 +151,66 @@ table!(ORDER: OrderTable = OrderTable {
     extra: get_text!(Order, |order| order.extra.as_str()),
 });
 
+/// An order whose contracts are fetched when the plugin first asks for one: most plugins never do, and there may be
+/// thousands. Stays on the thread of the call.
+pub struct LazyOrder<'a> {
+    order: &'a Order,
+    contracts: OnceCell<Vec<Contract>>,
+    fetch: &'a dyn Fn() -> Vec<Contract>,
+}
+
+impl<'a> LazyOrder<'a> {
+    /// An order without its contracts, and the function that fetches them. The function must not panic.
+    pub fn new(order: &'a Order, fetch: &'a dyn Fn() -> Vec<Contract>) -> Self {
+        LazyOrder { order, contracts: OnceCell::new(), fetch }
+    }
+
+    /// The order, without its contracts.
+    pub fn head(&self) -> &Order {
+        self.order
+    }
+
+    fn contracts(&self) -> &[Contract] {
+        self.contracts.get_or_init(self.fetch)
+    }
+}
+
+impl fmt::Debug for LazyOrder<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LazyOrder").field("order", self.order).finish_non_exhaustive()
+    }
+}
+
+type Lazy = LazyOrder<'static>;
+
+table!(LAZY_ORDER: OrderTable = OrderTable {
+    order_id: get_text!(Lazy, |lazy| &lazy.order.order_id),
+    customer: GetUser(get!(Lazy, UserHandle, |lazy| (&lazy.order.customer).into())),
+    date: get_text!(Lazy, |lazy| lazy.order.date.as_str()),
+    tax_address: get_text!(Lazy, |lazy| lazy.order.tax_address.as_str()),
+    contracts: GetNumber(get!(Lazy, u64, |lazy| lazy.contracts().len() as u64)),
+    contract: GetContract(lazy_contract_at),
+    item_contract: FindContract(lazy_item_contract),
+    product_contract: FindContract(lazy_product_contract),
+    extra: get_text!(Lazy, |lazy| lazy.order.extra.as_str()),
+});
+
+unsafe extern "C" fn lazy_contract_at(order: Object, index: u64) -> ContractHandle {
+    // SAFETY: as in `charge_at`.
+    let order = unsafe { &*order.cast::<Lazy>() };
+    usize::try_from(index).ok().and_then(|index| order.contracts().get(index)).into()
+}
+
+unsafe extern "C" fn lazy_item_contract(order: Object, id: Text) -> ContractHandle {
+    // SAFETY: as in `charge_at`; the text is valid during the call.
+    unsafe { find_in((*order.cast::<Lazy>()).contracts(), id, |contract| Some(&contract.item_id)) }
+}
+
+unsafe extern "C" fn lazy_product_contract(order: Object, id: Text) -> ContractHandle {
+    // SAFETY: as in `charge_at`; the text is valid during the call.
+    unsafe { find_in((*order.cast::<Lazy>()).contracts(), id, |contract| contract.product_id.as_deref()) }
+}
+
 unsafe extern "C" fn charge_at(contract: Object, index: u64) -> ChargeHandle {
     // SAFETY: the handle was made from a reference that outlives its use.
     let contract = unsafe { &*contract.cast::<Contract>() };
@@ -164,21 +226,21 @@ unsafe extern "C" fn contract_at(order: Object, index: u64) -> ContractHandle {
 /// The first contract whose id is `id`.
 ///
 /// # Safety
-/// `order` must be the object of an order's handle, `id` valid during the call.
-unsafe fn find(order: Object, id: Text, id_of: fn(&Contract) -> Option<&str>) -> ContractHandle {
+/// `id` must be valid during the call.
+unsafe fn find_in(contracts: &[Contract], id: Text, id_of: fn(&Contract) -> Option<&str>) -> ContractHandle {
     // SAFETY: handed on to the caller.
-    let (order, id) = unsafe { (&*order.cast::<Order>(), id.bytes()) };
-    order.contracts.iter().find(|contract| id.is_some() && id_of(contract).map(str::as_bytes) == id).into()
+    let id = unsafe { id.bytes() };
+    contracts.iter().find(|contract| id.is_some() && id_of(contract).map(str::as_bytes) == id).into()
 }
 
 unsafe extern "C" fn item_contract(order: Object, id: Text) -> ContractHandle {
-    // SAFETY: handed on to the caller.
-    unsafe { find(order, id, |contract| Some(&contract.item_id)) }
+    // SAFETY: as in `charge_at`; the text is valid during the call.
+    unsafe { find_in(&(*order.cast::<Order>()).contracts, id, |contract| Some(&contract.item_id)) }
 }
 
 unsafe extern "C" fn product_contract(order: Object, id: Text) -> ContractHandle {
-    // SAFETY: handed on to the caller.
-    unsafe { find(order, id, |contract| contract.product_id.as_deref()) }
+    // SAFETY: as in `charge_at`; the text is valid during the call.
+    unsafe { find_in(&(*order.cast::<Order>()).contracts, id, |contract| contract.product_id.as_deref()) }
 }
 
 /// An asset that is lent to one call, and the changes that the call makes.

@@ -12,6 +12,12 @@ pub(crate) fn hint(error: &HostError) -> Option<String> {
             "--force upgrades nevertheless; another name makes it another plugin".to_owned()
         }
         HostError::InUse { .. } => "the backend releases them; --force removes it nevertheless".to_owned(),
+        HostError::UsageUnsent { .. } => {
+            "reconcile sends it; --force removes the plugin nevertheless, and the records stay".to_owned()
+        }
+        HostError::Registry(RegistryError::OlderInUse { .. }) => {
+            "stop the backend and every billhook on this home, and run this again".to_owned()
+        }
         HostError::Damaged { .. } => "remove the plugin and load its package again".to_owned(),
         HostError::NoOlderVersion { id, .. } => format!("removeplugin {id} removes it"),
         HostError::SettingsRefused { .. } => {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use billhook::Install;
 
-use crate::{Global, about, output::Output, progress::Progress, read_settings};
+use crate::{Global, IsolationArgument, about, output::Output, progress::Progress, read_settings};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -14,6 +14,9 @@ pub(crate) struct Arguments {
     /// The plugin's settings, a JSON file; an upgrade keeps those that are there
     #[arg(long, value_name = "FILE")]
     settings: Option<PathBuf>,
+    /// Where the plugin runs; an upgrade leaves it where it is
+    #[arg(long, value_enum, value_name = "WHERE")]
+    isolation: Option<IsolationArgument>,
     /// Upgrade also if the package is by another author, or spells its name differently
     #[arg(long)]
     force: bool,
@@ -23,7 +26,11 @@ pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> an
     let settings = read_settings(arguments.settings.as_deref())?;
     let host = global.new_host()?;
     let progress = Progress::start(format!("installing {}", arguments.package.display()));
-    let install = Install { settings: settings.as_deref(), force: arguments.force };
+    let install = Install {
+        settings: settings.as_deref(),
+        force: arguments.force,
+        isolation: arguments.isolation.map(Into::into),
+    };
     let installed = host.install(&arguments.package, &install).map_err(about(&arguments.package));
     drop(progress);
     let installed = installed?;

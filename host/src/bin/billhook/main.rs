@@ -3,6 +3,7 @@
 mod callplugin;
 mod checkplugin;
 mod completions;
+mod config;
 mod disableplugin;
 mod downgradeplugin;
 mod enableplugin;
@@ -14,6 +15,7 @@ mod output;
 mod packplugin;
 mod progress;
 mod quickstart;
+mod reconcile;
 mod removeplugin;
 mod setplugin;
 mod showplugin;
@@ -25,7 +27,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use billhook::{Host, HostError};
+use billhook::{Host, HostError, Isolation};
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use output::Output;
@@ -46,6 +48,9 @@ struct Global {
     /// The folder that holds the installed plugins [env: BILLHOOK_HOME] [default: billhook in the platform's data folder]
     #[arg(long, global = true, value_name = "DIR")]
     home: Option<PathBuf>,
+    /// The configuration, a TOML file [env: BILLHOOK_CONFIG] [default: config.toml in the home, if it is there]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Answer as JSON
     #[arg(long, global = true)]
     json: bool,
@@ -89,9 +94,12 @@ enum Verb {
     /// Keep a plugin from taking calls: they are answered as unavailable
     #[command(name = "disableplugin")]
     Disable(disableplugin::Arguments),
-    /// Give a plugin other settings
+    /// Give a plugin other settings, or run it otherwise
     #[command(name = "setplugin")]
     Set(setplugin::Arguments),
+    /// Bring the usage API up to date: specifications of units, and usage that was left unsent
+    #[command(name = "reconcile")]
+    Reconcile,
     /// Pack the example plugin, load it into a temporary home, and run the whole life of an asset
     Quickstart(quickstart::Arguments),
     /// Print the completion script of a shell
@@ -128,6 +136,7 @@ fn run(verb: Verb, global: &Global, output: &Output) -> anyhow::Result<()> {
         Verb::Enable(arguments) => enableplugin::run(&arguments, global, output),
         Verb::Disable(arguments) => disableplugin::run(&arguments, global, output),
         Verb::Set(arguments) => setplugin::run(&arguments, global, output),
+        Verb::Reconcile => reconcile::run(global, output),
         Verb::Quickstart(arguments) => quickstart::run(&arguments, output),
         Verb::Completions(arguments) => completions::run(&arguments),
     }
@@ -148,7 +157,14 @@ impl Global {
 
     /// Opens the home, and makes it if there is none.
     fn new_host(&self) -> anyhow::Result<Host> {
-        Ok(Host::open(self.home()?)?)
+        self.open(self.home()?)
+    }
+
+    fn open(&self, home: PathBuf) -> anyhow::Result<Host> {
+        let named = self.config.clone().or_else(|| std::env::var_os("BILLHOOK_CONFIG").map(PathBuf::from));
+        let named = named.filter(|path| !path.as_os_str().is_empty());
+        let config = config::Config::read(named, &home)?;
+        Ok(Host::open_with(home, config.options()?)?)
     }
 
     /// Opens the home, if there is one: only installing makes one, so that a misspelt name is noticed.
@@ -156,7 +172,7 @@ impl Global {
         let home = self.home()?;
         match fs::metadata(&home) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            _ => Ok(Some(Host::open(home)?)),
+            _ => Ok(Some(self.open(home)?)),
         }
     }
 
@@ -175,6 +191,24 @@ struct PluginId {
     /// The plugin's id, as listplugins shows it
     #[arg(value_name = "ID", allow_hyphen_values = true)]
     id: String,
+}
+
+/// Where a plugin runs.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum IsolationArgument {
+    /// In the process of the host: fast, and trusted
+    InProcess,
+    /// In worker processes: whatever it does, the host lives
+    Process,
+}
+
+impl From<IsolationArgument> for Isolation {
+    fn from(argument: IsolationArgument) -> Self {
+        match argument {
+            IsolationArgument::InProcess => Isolation::InProcess,
+            IsolationArgument::Process => Isolation::Process,
+        }
+    }
 }
 
 /// Reads a file that has to be text.

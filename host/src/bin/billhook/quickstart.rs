@@ -37,7 +37,7 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> anyhow::Result<()> 
     fs::write(&usage_log, usage())?;
     let host = Host::open(folder.path().join("home"))?;
     let settings = json!({ "usage_log": usage_log }).to_string();
-    let installed = host.install(&package, &Install { settings: Some(&settings), force: false })?;
+    let installed = host.install(&package, &Install { settings: Some(&settings), ..Install::default() })?;
     drop(progress);
     if let Some(message) = installed.needs_settings {
         bail!("the example plugin refuses its settings: {message}");

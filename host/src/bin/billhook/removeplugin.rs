@@ -6,7 +6,7 @@ use crate::{Global, PluginId, output::Output};
 pub(crate) struct Arguments {
     #[command(flatten)]
     plugin: PluginId,
-    /// Remove it also if assets use it: nothing will answer for them any more
+    /// Remove it also if assets use it, for which nothing will answer any more, or if its usage is not all sent
     #[arg(long)]
     force: bool,
 }

@@ -1,31 +1,88 @@
-//! `billhook setplugin ID --settings FILE`
+//! `billhook setplugin ID --settings FILE --isolation WHERE --runtime FILE`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use billhook::HostError;
+use anyhow::Context as _;
+use billhook::{Host, HostError, RuntimeSettings};
 
-use crate::{Global, PluginId, output::Output, progress::Progress, read_text};
+use crate::{Global, IsolationArgument, PluginId, output::Output, progress::Progress, read_text};
 
 #[derive(clap::Args)]
+#[group(id = "change", required = true, multiple = true, args = ["settings", "isolation", "runtime"])]
 pub(crate) struct Arguments {
     #[command(flatten)]
     plugin: PluginId,
     /// The plugin's settings, a JSON file; they replace those that are there
     #[arg(long, value_name = "FILE")]
-    settings: PathBuf,
+    settings: Option<PathBuf>,
+    /// Where the plugin runs
+    #[arg(long, value_enum, value_name = "WHERE")]
+    isolation: Option<IsolationArgument>,
+    /// How the plugin is run: a JSON file of deadlines, workers and limits, which replaces what was set before
+    #[arg(long, value_name = "FILE")]
+    runtime: Option<PathBuf>,
 }
 
 pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> anyhow::Result<()> {
-    let settings = read_text(&arguments.settings)?;
+    let id = &arguments.plugin.id;
+    let settings = arguments.settings.as_deref().map(read_text).transpose()?;
     let host = global.host()?;
-    let progress = Progress::start(format!("trying the settings of {}", arguments.plugin.id));
-    let plugin = host.set_settings(&arguments.plugin.id, &settings);
-    drop(progress);
-    let plugin = plugin.map_err(|error| match error {
+    let runtime = runtime(arguments, &host)?;
+    let mut said = Vec::new();
+    let mut plugin = None;
+    // First how it is run, because the settings are tried so.
+    if let Some(runtime) = &runtime {
+        let progress = Progress::start(format!("trying to run {id} so"));
+        let changed = host.set_runtime(id, runtime);
+        drop(progress);
+        plugin = Some(changed?);
+        said.push(format!("{id} is run {}", where_it_runs(runtime)));
+    }
+    if let Some((settings, path)) = settings.zip(arguments.settings.as_deref()) {
+        let progress = Progress::start(format!("trying the settings of {id}"));
+        let changed = host.set_settings(id, &settings);
+        drop(progress);
+        plugin = Some(changed.map_err(|error| named(error, path))?);
+        said.push(format!("{id} has the new settings"));
+    }
+    output.answer(&plugin, |_| said.join("\n"))
+}
+
+/// How the plugin is to be run, if that is to change.
+fn runtime(arguments: &Arguments, host: &Host) -> anyhow::Result<Option<RuntimeSettings>> {
+    if arguments.runtime.is_none() && arguments.isolation.is_none() {
+        return Ok(None);
+    }
+    let present = host.show(&arguments.plugin.id)?.runtime;
+    let mut runtime = present.clone();
+    if let Some(path) = &arguments.runtime {
+        let text = read_text(path)?;
+        let refused = || format!("{} is refused", path.display());
+        let fields: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&text).with_context(refused)?;
+        runtime = serde_json::from_str(&text).with_context(refused)?;
+        // A file of limits doesn't take a plugin out of its worker by leaving out where it runs.
+        if !fields.contains_key("isolation") {
+            runtime.isolation = present.isolation;
+        }
+    }
+    if let Some(isolation) = arguments.isolation {
+        runtime.isolation = isolation.into();
+    }
+    Ok(Some(runtime))
+}
+
+fn where_it_runs(runtime: &RuntimeSettings) -> &'static str {
+    match runtime.isolation {
+        billhook::Isolation::InProcess => "in the process of the host",
+        billhook::Isolation::Process => "in worker processes",
+    }
+}
+
+fn named(error: HostError, path: &Path) -> anyhow::Error {
+    match error {
         HostError::SettingsNotJson(_) | HostError::SettingsTooLarge { .. } => {
-            anyhow::Error::new(error).context(format!("{} is refused", arguments.settings.display()))
+            anyhow::Error::new(error).context(format!("{} is refused", path.display()))
         }
         error => error.into(),
-    });
-    output.answer(&plugin?, |plugin| format!("{} has the new settings", plugin.id))
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use billhook::PluginDetails;
+use billhook::{Host, Isolation, PendingSpec, PluginDetails, RuntimeSettings, UsageSpecState};
 
 use crate::{Global, PluginId, output::Output};
 
@@ -30,7 +30,7 @@ fn text(plugin: &PluginDetails) -> String {
     line("version", &summary.version);
     line("author", &summary.author);
     line("status", summary.status.name());
-    line("because", plugin.needs_settings.as_deref().unwrap_or_default());
+    line("because", plugin.needs_settings.as_deref().or(plugin.quarantined.as_deref()).unwrap_or_default());
     let older: Vec<String> = plugin.history.iter().rev().skip(1).map(|entry| entry.version.clone()).collect();
     line("older", &list(&older));
     line("used by", &format!("{} asset{}", plugin.assets_in_use, if plugin.assets_in_use == 1 { "" } else { "s" }));
@@ -41,8 +41,47 @@ fn text(plugin: &PluginDetails) -> String {
     let units: Vec<String> =
         plugin.usage_specs.iter().map(|spec| format!("{}: {}", spec.name, spec.description)).collect();
     line("accounts for", &units.join("\n"));
+    line("usage API", &plugin.usage_api.iter().map(usage_spec).collect::<Vec<_>>().join("\n"));
+    if plugin.unsent_usage > 0 {
+        line("unsent usage", &format!("{} records", plugin.unsent_usage));
+    }
+    line("runs", &runs(plugin));
     line("settings", &format!("{:#}", plugin.settings));
     line("package.json", &format!("{:#}", plugin.manifest));
     text.pop();
     text
+}
+
+/// Where and how it runs, but for what is as it is unless set.
+fn runs(plugin: &PluginDetails) -> String {
+    let place = match plugin.runtime.isolation {
+        Isolation::InProcess => "in the process of the host",
+        Isolation::Process => "in worker processes",
+    };
+    let mut text = place.to_owned();
+    if plugin.runtime.isolation == Isolation::Process {
+        for lacking in Host::lacking_confinements() {
+            let allowed = plugin.runtime.limits.may_lack.contains(&lacking);
+            let then = if allowed { "allowed" } else { "its workers don't start" };
+            let _ = write!(text, "\nthis kernel lacks {}: {then}", lacking.name());
+        }
+    }
+    let set = serde_json::to_value(&plugin.runtime).unwrap_or_default();
+    let unless_set = serde_json::to_value(RuntimeSettings::default()).unwrap_or_default();
+    for (name, value) in set.as_object().into_iter().flatten() {
+        if name != "isolation" && unless_set.get(name) != Some(value) {
+            let _ = write!(text, "\n{name}: {value}");
+        }
+    }
+    text
+}
+
+/// What the usage API has of a unit, and what is pending.
+fn usage_spec(spec: &UsageSpecState) -> String {
+    let why = spec.failure.as_deref().map(|failure| format!(", because {failure}")).unwrap_or_default();
+    match spec.pending {
+        None => format!("{} is at {}", spec.name, spec.href.as_deref().unwrap_or_default()),
+        Some(PendingSpec::Create) => format!("{} is not there yet{why}", spec.name),
+        Some(PendingSpec::Delete) => format!("{} is still to be deleted{why}", spec.name),
+    }
 }

@@ -1,0 +1,558 @@
+//! The usage API over HTTP: TMF635 in the shapes of the Business API Ecosystem's version 2.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    fmt,
+    path::PathBuf,
+    time::Duration,
+};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
+use ureq::{
+    Agent, Body,
+    http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri},
+    tls::{RootCerts, TlsConfig},
+};
+
+use super::{
+    api::{
+        FoundSpecification, FoundUsageDocument, NewSpecification, NewUsageDocument, SpecificationRef, UsageApi,
+        UsageApiError,
+    },
+    refresh::exact,
+};
+
+/// How the usage API is reached. In TOML or JSON the fields have the names that they have here.
+///
+/// Secrets can be given as files, so that they need not stand among other settings.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UsageApiSettings {
+    /// The address below which `/usage` and `/usageSpecification` are, such as
+    /// `https://store.example/DSUsageManagement/api/usageManagement/v2`.
+    pub base_url: String,
+    /// How long connecting may take, in milliseconds; 5 seconds unless set.
+    #[serde(default = "connect_timeout_ms")]
+    pub connect_timeout_ms: u64,
+    /// How long a whole call may take, in milliseconds; 30 seconds unless set.
+    #[serde(default = "timeout_ms")]
+    pub timeout_ms: u64,
+    /// How long a call that got no answer in time may still be at work, in milliseconds; as `timeout_ms` unless set. See
+    /// [`UsageApi::settle_time`].
+    #[serde(default)]
+    pub settle_ms: Option<u64>,
+    /// Headers that every call carries.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+    /// A token for `Authorization: Bearer`.
+    #[serde(default)]
+    pub bearer_token: Option<String>,
+    /// A file that holds nothing but the token.
+    #[serde(default)]
+    pub bearer_token_file: Option<PathBuf>,
+    /// A user for basic authentication.
+    #[serde(default)]
+    pub username: Option<String>,
+    /// The user's password.
+    #[serde(default)]
+    pub password: Option<String>,
+    /// A file that holds nothing but the password.
+    #[serde(default)]
+    pub password_file: Option<PathBuf>,
+    /// The address of a customer, with `{id}` where the id is to be; usage documents refer to customers by it. Left out,
+    /// they refer by the id alone.
+    #[serde(default)]
+    pub customer_href: Option<String>,
+}
+
+fn connect_timeout_ms() -> u64 {
+    5_000
+}
+
+fn timeout_ms() -> u64 {
+    30_000
+}
+
+impl UsageApiSettings {
+    /// The settings for an address, with everything else as it is unless set.
+    pub fn new(base_url: impl Into<String>) -> Self {
+        UsageApiSettings {
+            base_url: base_url.into(),
+            connect_timeout_ms: connect_timeout_ms(),
+            timeout_ms: timeout_ms(),
+            settle_ms: None,
+            headers: BTreeMap::new(),
+            bearer_token: None,
+            bearer_token_file: None,
+            username: None,
+            password: None,
+            password_file: None,
+            customer_href: None,
+        }
+    }
+}
+
+impl fmt::Debug for UsageApiSettings {
+    /// Without address, headers and credentials, which are secrets or may hold one.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UsageApiSettings").field("timeout_ms", &self.timeout_ms).finish_non_exhaustive()
+    }
+}
+
+/// Why the settings of a usage API can't be used.
+#[derive(Debug, thiserror::Error)]
+#[error("the settings of the usage API are wrong: {0}")]
+pub struct UsageApiSettingsError(String);
+
+/// The usage API over HTTP. Connections are kept alive; redirects are not followed, and no proxy is taken from the environment.
+pub struct HttpUsageApi {
+    agent: Agent,
+    base: String,
+    headers: HeaderMap,
+    customer_href: Option<String>,
+    settle_time: Duration,
+}
+
+impl fmt::Debug for HttpUsageApi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpUsageApi").finish_non_exhaustive()
+    }
+}
+
+/// The most that is read of one answer.
+const LARGEST_ANSWER: u64 = 64 * 1024 * 1024;
+/// The most pages that a list may have.
+const MOST_PAGES: usize = 100_000;
+/// What stays as it is in a path segment or a query value.
+const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
+impl HttpUsageApi {
+    /// A client with these settings. Connects to nothing yet.
+    pub fn new(settings: &UsageApiSettings) -> Result<Self, UsageApiSettingsError> {
+        let wrong = |problem: &str| UsageApiSettingsError(problem.to_owned());
+        // The address is not shown: it may hold a secret that doesn't belong there.
+        let base = settings.base_url.trim_end_matches('/').to_owned();
+        if base.contains('@') {
+            return Err(wrong("base_url can't hold a user; set username and password"));
+        }
+        let uri: Uri = base.parse().map_err(|_| wrong("base_url is no address"))?;
+        if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none() {
+            return Err(wrong("base_url has to begin with http:// or https:// and a host"));
+        }
+        if uri.query().is_some() {
+            return Err(wrong("base_url can't have a query; set headers instead"));
+        }
+        let wrong = |problem: String| UsageApiSettingsError(problem);
+        if settings.timeout_ms == 0 || settings.connect_timeout_ms == 0 {
+            return Err(wrong("a time limit can't be 0".to_owned()));
+        }
+        let mut headers = HeaderMap::new();
+        for (name, value) in &settings.headers {
+            let name: HeaderName = name.parse().map_err(|_| wrong(format!("{name:?} is no name of a header")))?;
+            headers.insert(name.clone(), secret(value, name.as_str())?);
+        }
+        if let Some(authorization) = authorization(settings)? {
+            headers.insert("authorization", secret(&authorization, "authorization")?);
+            let local = matches!(uri.host(), Some("localhost" | "127.0.0.1" | "[::1]"));
+            if uri.scheme_str() == Some("http") && !local {
+                tracing::warn!("the credentials of the usage API go over plain http");
+            }
+        }
+        let agent = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .proxy(None)
+            .user_agent(concat!("billhook/", env!("CARGO_PKG_VERSION")))
+            .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build())
+            .timeout_connect(Some(Duration::from_millis(settings.connect_timeout_ms)))
+            .timeout_global(Some(Duration::from_millis(settings.timeout_ms)))
+            .build()
+            .new_agent();
+        let settle_time = Duration::from_millis(settings.settle_ms.unwrap_or(settings.timeout_ms));
+        Ok(HttpUsageApi { agent, base, headers, customer_href: settings.customer_href.clone(), settle_time })
+    }
+
+    /// Makes a call and reads the whole answer, whatever its status.
+    fn call(&self, method: Method, path: &str, body: Option<&[u8]>) -> Result<Answer, UsageApiError> {
+        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
+        if let Some(headers) = request.headers_mut() {
+            headers.extend(self.headers.iter().map(|(name, value)| (name.clone(), value.clone())));
+            headers.insert("accept", HeaderValue::from_static("application/json"));
+            if body.is_some() {
+                headers.insert("content-type", HeaderValue::from_static("application/json"));
+            }
+        }
+        let impossible = |error: ureq::http::Error| UsageApiError::Refused(format!("it can't be asked: {error}"));
+        let response = match body {
+            Some(body) => self.agent.run(request.body(body).map_err(impossible)?),
+            None => self.agent.run(request.body(()).map_err(impossible)?),
+        };
+        Answer::read(response.map_err(|error| failed(&error))?)
+    }
+
+    /// Reads a list, page after page.
+    ///
+    /// A server may answer all at once, or a page of a size that it chooses, and may or may not tell which it did. So what
+    /// follows the last entry is asked for until nothing new comes; and a list that is shorter than the server said, or
+    /// that it called a part, is an error. A server that cuts lists off, takes no offset and says nothing can't be told from
+    /// one that answers all.
+    fn list(&self, path: &str, each: &mut dyn FnMut(Value)) -> Result<(), UsageApiError> {
+        let unknown = |problem: String| UsageApiError::Unknown(format!("the list of {path} is not whole: {problem}"));
+        let mut known: HashSet<String> = HashSet::new();
+        let (mut received, mut total, mut is_part) = (0_usize, None, false);
+        for _ in 0..MOST_PAGES {
+            let at = |offset: usize| if offset == 0 { path.to_owned() } else { format!("{path}&offset={offset}") };
+            let answer = self.call(Method::GET, &at(received), None)?;
+            total = total.max(answer.total);
+            if received > 0 && matches!(answer.status.as_u16(), 400 | 404 | 416) {
+                // Nothing is at an offset behind the end, or something is wrong: then it is so with the last entry too.
+                let last = self.call(Method::GET, &at(received - 1), None)?.success();
+                let last: Vec<Value> = last.map_err(|error| unknown(error.to_string()))?.parse()?;
+                return match total {
+                    Some(total) if known.len() < total => Err(unknown(format!("{} of {total} came", known.len()))),
+                    _ if last.is_empty() => Err(unknown("its last entry is gone".to_owned())),
+                    _ => Ok(()),
+                };
+            }
+            let answer = answer.success().map_err(|error| match received {
+                0 => error,
+                _ => unknown(error.to_string()),
+            })?;
+            is_part |= answer.status == StatusCode::PARTIAL_CONTENT;
+            let entries: Vec<Value> = answer.parse()?;
+            received += entries.len();
+            let (mut is_empty, mut is_new) = (true, false);
+            for entry in entries {
+                is_empty = false;
+                let id = id_of(&entry).ok_or_else(|| unknown("an entry has no id".to_owned()))?;
+                if known.insert(id) {
+                    is_new = true;
+                    each(entry);
+                }
+            }
+            match total {
+                Some(total) if known.len() >= total => return Ok(()),
+                Some(total) if !is_new => return Err(unknown(format!("{} of {total} came", known.len()))),
+                // The same page again: the server takes no offset.
+                None if !is_new && !is_empty && is_part => return Err(unknown("only a part of it comes".to_owned())),
+                None if !is_new => return Ok(()),
+                _ => {}
+            }
+        }
+        Err(unknown(format!("it has more than {MOST_PAGES} pages")))
+    }
+}
+
+fn secret(value: &str, name: &str) -> Result<HeaderValue, UsageApiSettingsError> {
+    let mut value = HeaderValue::from_str(value)
+        .map_err(|_| UsageApiSettingsError(format!("the value of {name} can't be sent in a header")))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+fn authorization(settings: &UsageApiSettings) -> Result<Option<String>, UsageApiSettingsError> {
+    let read = |value: &Option<String>, file: &Option<PathBuf>, name: &str| match (value, file) {
+        (Some(_), Some(_)) => Err(UsageApiSettingsError(format!("{name} and {name}_file are both set"))),
+        (Some(value), None) => Ok(Some(value.clone())),
+        (None, Some(path)) => std::fs::read_to_string(path)
+            .map(|text| Some(text.trim().to_owned()))
+            .map_err(|error| UsageApiSettingsError(format!("{} can't be read: {error}", path.display()))),
+        (None, None) => Ok(None),
+    };
+    let token = read(&settings.bearer_token, &settings.bearer_token_file, "bearer_token")?;
+    let password = read(&settings.password, &settings.password_file, "password")?;
+    match (token, &settings.username, password) {
+        (Some(_), Some(_), _) => Err(UsageApiSettingsError("bearer_token and username are both set".to_owned())),
+        (_, None, Some(_)) => Err(UsageApiSettingsError("there is a password and no username".to_owned())),
+        (Some(token), None, None) => Ok(Some(format!("Bearer {token}"))),
+        (None, Some(user), password) => {
+            let password = password.unwrap_or_default();
+            Ok(Some(format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:{password}")))))
+        }
+        (None, None, None) => Ok(None),
+    }
+}
+
+/// What a call that got no answer means.
+fn failed(error: &ureq::Error) -> UsageApiError {
+    use ureq::{Error, Timeout};
+    let message = error.to_string();
+    match error {
+        Error::HostNotFound | Error::ConnectionFailed => UsageApiError::Unreachable(message),
+        Error::Timeout(Timeout::Resolve | Timeout::Connect) => UsageApiError::Unreachable(message),
+        Error::Timeout(_) => UsageApiError::NoAnswer(message),
+        Error::Io(error) if is_before_connection(error) => UsageApiError::Unreachable(message),
+        Error::BadUri(_) | Error::Http(_) => UsageApiError::Refused(format!("it can't be asked: {message}")),
+        _ => UsageApiError::Unknown(message),
+    }
+}
+
+/// Whether an error can only come before there is a connection.
+fn is_before_connection(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind;
+    matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::AddrNotAvailable)
+        // A name that can't be resolved has no kind of its own.
+        || error.to_string().starts_with("failed to lookup address information")
+}
+
+/// An answer, read to its end.
+struct Answer {
+    status: StatusCode,
+    /// How many entries a list has in all, where the server tells.
+    total: Option<usize>,
+    location: Option<String>,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn read(mut response: Response<Body>) -> Result<Self, UsageApiError> {
+        let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
+        let total = header("x-total-count").and_then(|total| total.trim().parse().ok());
+        let location = header("location").map(str::to_owned);
+        let status = response.status();
+        let body = response.body_mut().with_config().limit(LARGEST_ANSWER).read_to_vec();
+        match body {
+            Ok(body) => Ok(Answer { status, total, location, body }),
+            // The status alone says what became of it, unless it says that all went well.
+            Err(_) if !status.is_success() => Ok(Answer { status, total, location, body: Vec::new() }),
+            Err(error) => Err(UsageApiError::Unknown(format!("its answer can't be read: {error}"))),
+        }
+    }
+
+    /// The answer, if it is one that all went well.
+    fn success(self) -> Result<Self, UsageApiError> {
+        if self.status.is_success() {
+            return Ok(self);
+        }
+        let said = String::from_utf8_lossy(&self.body);
+        let said: String = said.chars().filter(|c| !c.is_control()).take(300).collect();
+        let mut message = self.status.to_string();
+        if let (true, Some(location)) = (self.status.is_redirection(), &self.location) {
+            message.push_str(&format!(", to {location}; redirects are not followed, set base_url"));
+        } else if !said.trim().is_empty() {
+            message.push_str(&format!(": {}", said.trim()));
+        }
+        Err(match self.status.as_u16() {
+            404 | 410 => UsageApiError::NotFound(message),
+            // A gateway answers these for a server that is still at work.
+            408 | 504 => UsageApiError::NoAnswer(message),
+            // A conflict may be with the document that an earlier try made.
+            409 | 500.. => UsageApiError::Unknown(message),
+            // The same for every record: wrong credentials, a wrong address, too many calls.
+            300..=399 | 401 | 403 | 405 | 407 | 421 | 425 | 426 | 429 | 431 => UsageApiError::Unavailable(message),
+            _ => UsageApiError::Refused(message),
+        })
+    }
+
+    /// What was made, from the body or, where there is none, from the address in the header.
+    fn created(self) -> Result<SpecificationRef, UsageApiError> {
+        let is_empty = self.body.iter().all(u8::is_ascii_whitespace);
+        let created = if is_empty { Created::default() } else { self.parse()? };
+        created.id_and_href(self.location)
+    }
+
+    fn parse<T: serde::de::DeserializeOwned>(&self) -> Result<T, UsageApiError> {
+        serde_json::from_slice(&self.body).map_err(|error| {
+            UsageApiError::Unknown(format!("{}, and its answer is not what it has to be: {error}", self.status))
+        })
+    }
+}
+
+/// An id, which some servers write as a number.
+fn id_of(entry: &Value) -> Option<String> {
+    text_of(entry.get("id")?)
+}
+
+fn text_of(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) if !text.is_empty() => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+/// What is answered to a creation.
+#[derive(Default, Deserialize)]
+struct Created {
+    #[serde(default, deserialize_with = "text_or_number")]
+    id: Option<String>,
+    #[serde(default)]
+    href: Option<String>,
+}
+
+fn text_or_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Ok(text_of(&Value::deserialize(deserializer)?))
+}
+
+impl Created {
+    fn id_and_href(self, location: Option<String>) -> Result<SpecificationRef, UsageApiError> {
+        let href = self.href.filter(|href| !href.is_empty()).or(location);
+        let last = |href: &str| href.trim_end_matches('/').rsplit('/').next().map(str::to_owned);
+        let id = self.id.or_else(|| href.as_deref().and_then(last)).filter(|id| !id.is_empty());
+        let id = id.ok_or_else(|| UsageApiError::Unknown("it answered with neither id nor href".to_owned()))?;
+        Ok(SpecificationRef { href: href.unwrap_or_default(), id })
+    }
+}
+
+#[derive(Serialize)]
+struct Named<'a> {
+    name: &'a str,
+    value: &'a str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct UsageBody<'a> {
+    date: &'a str,
+    r#type: &'a str,
+    status: &'a str,
+    usage_specification: SpecificationBody<'a>,
+    usage_characteristic: [Named<'a>; 5],
+    related_party: [PartyBody<'a>; 1],
+}
+
+#[derive(Serialize)]
+struct SpecificationBody<'a> {
+    id: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    href: &'a str,
+    name: &'a str,
+}
+
+#[derive(Serialize)]
+struct PartyBody<'a> {
+    role: &'a str,
+    id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    href: Option<String>,
+}
+
+/// The body of a new usage specification: what its documents have, in the order of the original.
+fn specification_body(new: &NewSpecification<'_>) -> Value {
+    let characteristic = |name: &str, description: &str, kind: &str, value: &str, from: &str| {
+        serde_json::json!({
+            "name": name, "description": description, "configurable": "false",
+            "usageSpecCharacteristicValue":
+                [{"valueType": kind, "default": "false", "value": value, "valueFrom": from, "valueTo": ""}],
+        })
+    };
+    serde_json::json!({
+        "name": new.name,
+        "description": new.description,
+        "usageSpecCharacteristic": [
+            characteristic("orderId", "Order Id", "number", "", "0"),
+            characteristic("productId", "Product Id", "number", "", "0"),
+            characteristic("correlationNumber", "Correlation Number", "number", "", "0"),
+            characteristic("unit", "Accounted Unit", "string", new.name, ""),
+            characteristic("value", "Usage Made", "number", "", ""),
+        ],
+    })
+}
+
+/// The usage document in an entry of a list; none if it isn't one of ours.
+fn found_document(entry: &Value) -> Option<FoundUsageDocument> {
+    let characteristics = entry.get("usageCharacteristic")?.as_array()?;
+    let characteristic = |name: &str| {
+        let named = |one: &&Value| {
+            one.get("name").and_then(Value::as_str).is_some_and(|found| found.eq_ignore_ascii_case(name))
+        };
+        text_of(characteristics.iter().find(named)?.get("value")?)
+    };
+    Some(FoundUsageDocument {
+        id: id_of(entry)?,
+        status: entry.get("status").and_then(Value::as_str).unwrap_or_default().to_owned(),
+        order_id: characteristic("orderId")?,
+        product_id: characteristic("productId")?,
+        correlation_number: exact(&characteristic("correlationNumber")?).parse().ok(),
+        unit: characteristic("unit"),
+        value: characteristic("value"),
+    })
+}
+
+fn encoded(text: &str) -> impl fmt::Display {
+    utf8_percent_encode(text, PLAIN)
+}
+
+impl UsageApi for HttpUsageApi {
+    fn create_specification(&self, new: &NewSpecification<'_>) -> Result<SpecificationRef, UsageApiError> {
+        let body = specification_body(new).to_string();
+        self.call(Method::POST, "/usageSpecification", Some(body.as_bytes()))?.success()?.created()
+    }
+
+    fn specifications(&self, name: &str) -> Result<Vec<FoundSpecification>, UsageApiError> {
+        let mut found = Vec::new();
+        let listed = self.list(&format!("/usageSpecification?name={}", encoded(name)), &mut |entry| {
+            let text = |name: &str| entry.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+            // A server may ignore the filter.
+            if let (Some(id), true) = (id_of(&entry), text("name") == name) {
+                let at = SpecificationRef { id, href: text("href") };
+                found.push(FoundSpecification { at, name: text("name"), description: text("description") });
+            }
+        });
+        match listed {
+            // Some servers answer so where nothing has the name.
+            Ok(()) | Err(UsageApiError::NotFound(_)) => Ok(found),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn delete_specification(&self, specification: &SpecificationRef) -> Result<(), UsageApiError> {
+        let path = format!("/usageSpecification/{}", encoded(&specification.id));
+        self.call(Method::DELETE, &path, None)?.success().map(drop)
+    }
+
+    fn create_usage(&self, new: &NewUsageDocument<'_>) -> Result<String, UsageApiError> {
+        let number = new.correlation_number.to_string();
+        let href = self.customer_href.as_ref();
+        let body = UsageBody {
+            date: new.date,
+            r#type: "event",
+            status: "Received",
+            usage_specification: SpecificationBody {
+                id: &new.specification.id,
+                href: &new.specification.href,
+                name: new.unit,
+            },
+            usage_characteristic: [
+                Named { name: "orderId", value: new.order_id },
+                Named { name: "productId", value: new.product_id },
+                Named { name: "correlationNumber", value: &number },
+                Named { name: "unit", value: new.unit },
+                Named { name: "value", value: new.value },
+            ],
+            related_party: [PartyBody {
+                role: "customer",
+                id: new.customer,
+                href: href.map(|href| href.replace("{id}", &encoded(new.customer).to_string())),
+            }],
+        };
+        let body = serde_json::to_vec(&body)
+            .map_err(|error| UsageApiError::Refused(format!("the document can't be written: {error}")))?;
+        Ok(self.call(Method::POST, "/usage", Some(&body))?.success()?.created()?.id)
+    }
+
+    fn guide_usage(&self, id: &str) -> Result<(), UsageApiError> {
+        // In lower case: the original's usage API takes no other spelling.
+        let path = format!("/usage/{}", encoded(id));
+        self.call(Method::PATCH, &path, Some(br#"{"status":"guided"}"#))?.success().map(drop)
+    }
+
+    fn customer_usage(&self, customer: &str, each: &mut dyn FnMut(FoundUsageDocument)) -> Result<(), UsageApiError> {
+        let listed = self.list(&format!("/usage?relatedParty.id={}", encoded(customer)), &mut |entry| {
+            found_document(&entry).into_iter().for_each(&mut *each);
+        });
+        match listed {
+            // Some servers answer so where a customer has none. Then they answer otherwise where any has.
+            Err(UsageApiError::NotFound(_)) => self.call(Method::GET, "/usage?limit=1", None)?.success().map(drop),
+            listed => listed,
+        }
+    }
+
+    fn settle_time(&self) -> Duration {
+        self.settle_time
+    }
+}

@@ -1,0 +1,64 @@
+//! Locks that hold across processes.
+
+use std::{
+    fs::{self, File, TryLockError},
+    io,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+use sha2::{Digest, Sha256};
+
+use crate::registry::UsageKey;
+
+/// Held as long as it lives; the system takes it back when the process ends, however it ends.
+pub(super) struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// The lock of an order and product. `None` if somebody else still holds it after a time.
+    ///
+    /// There are 65,536 of them, so that files stay few: two contracts that share one take turns.
+    pub(super) fn of(folder: &Path, key: &UsageKey, patience: Duration) -> io::Result<Option<Self>> {
+        // Every build of every process has to come to the same number.
+        let mut digest = Sha256::new();
+        digest.update((key.order.len() as u64).to_be_bytes());
+        digest.update(&key.order);
+        digest.update(&key.product);
+        let digest = digest.finalize();
+        Self::named(folder, &format!("usage-{:02x}{:02x}", digest[0], digest[1]), patience)
+    }
+
+    /// A lock by its name. `None` if somebody else still holds it after a time.
+    pub(super) fn named(folder: &Path, name: &str, patience: Duration) -> io::Result<Option<Self>> {
+        let path = folder.join(name);
+        let open = || {
+            let mut options = File::options();
+            #[cfg(unix)]
+            std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+            options.create(true).truncate(false).write(true).open(&path)
+        };
+        let file = match open() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                fs::create_dir_all(folder)?;
+                open()?
+            }
+            opened => opened?,
+        };
+        let deadline = Instant::now() + patience;
+        let mut pause = Duration::from_millis(1);
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Some(Lock { _file: file })),
+                Err(TryLockError::Error(error)) => return Err(error),
+                Err(TryLockError::WouldBlock) if Instant::now() >= deadline => return Ok(None),
+                Err(TryLockError::WouldBlock) => {
+                    thread::sleep(pause);
+                    pause = (pause * 2).min(Duration::from_millis(25));
+                }
+            }
+        }
+    }
+}

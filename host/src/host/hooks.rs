@@ -1,0 +1,136 @@
+//! One function a hook.
+
+use billhook_plugin_api::{
+    Hook, Json, PendingAccounting, UsageSpec,
+    data::{Asset, AssetChanges, Contract, Order, User},
+};
+
+use super::Host;
+use crate::dispatch::HookError;
+
+/// The hooks. Each finds the plugin by the asset's type and calls it on the thread of the caller.
+///
+/// The answer is what the hook changed on the asset; saving it is the backend's business. A hook that the plugin doesn't
+/// implement changes nothing. An asset of a type that no plugin has is refused as invalid.
+impl Host {
+    /// A product specification with an asset of this type is about to be validated.
+    pub fn on_pre_product_spec_validation(
+        &self,
+        provider: &User,
+        asset_t: &str,
+        media_type: &str,
+        url: &str,
+    ) -> Result<(), HookError> {
+        self.shared.dispatcher.on_pre_product_spec_validation(provider, asset_t, media_type, url)
+    }
+
+    /// The product specification was validated and the asset saved.
+    pub fn on_post_product_spec_validation(&self, provider: &User, asset: &Asset) -> Result<AssetChanges, HookError> {
+        let hook = Hook::OnPostProductSpecValidation;
+        self.shared.dispatcher.about(hook, asset, |plugin| plugin.on_post_product_spec_validation(provider, asset))
+    }
+
+    /// The product specification's id is about to be written onto the asset.
+    pub fn on_pre_product_spec_attachment(
+        &self,
+        asset: &Asset,
+        product_spec: &Json<'_>,
+    ) -> Result<AssetChanges, HookError> {
+        self.shared.dispatcher.about(Hook::OnPreProductSpecAttachment, asset, |plugin| {
+            plugin.on_pre_product_spec_attachment(asset, &asset.resource_type, product_spec)
+        })
+    }
+
+    /// The product specification's id was written onto the asset.
+    pub fn on_post_product_spec_attachment(
+        &self,
+        asset: &Asset,
+        product_spec: &Json<'_>,
+    ) -> Result<AssetChanges, HookError> {
+        self.shared.dispatcher.about(Hook::OnPostProductSpecAttachment, asset, |plugin| {
+            plugin.on_post_product_spec_attachment(asset, &asset.resource_type, product_spec)
+        })
+    }
+
+    /// A new version of the asset is about to be saved.
+    pub fn on_pre_product_spec_upgrade(
+        &self,
+        asset: &Asset,
+        product_spec: &Json<'_>,
+    ) -> Result<AssetChanges, HookError> {
+        self.shared.dispatcher.about(Hook::OnPreProductSpecUpgrade, asset, |plugin| {
+            plugin.on_pre_product_spec_upgrade(asset, &asset.resource_type, product_spec)
+        })
+    }
+
+    /// A new version of the asset was saved.
+    pub fn on_post_product_spec_upgrade(
+        &self,
+        asset: &Asset,
+        product_spec: &Json<'_>,
+    ) -> Result<AssetChanges, HookError> {
+        self.shared.dispatcher.about(Hook::OnPostProductSpecUpgrade, asset, |plugin| {
+            plugin.on_post_product_spec_upgrade(asset, &asset.resource_type, product_spec)
+        })
+    }
+
+    /// An offering with the asset is about to be validated.
+    pub fn on_pre_product_offering_validation(
+        &self,
+        asset: &Asset,
+        product_offering: &Json<'_>,
+    ) -> Result<AssetChanges, HookError> {
+        self.shared.dispatcher.about(Hook::OnPreProductOfferingValidation, asset, |plugin| {
+            plugin.on_pre_product_offering_validation(asset, product_offering)
+        })
+    }
+
+    /// An offering with the asset was validated.
+    pub fn on_post_product_offering_validation(
+        &self,
+        asset: &Asset,
+        product_offering: &Json<'_>,
+    ) -> Result<AssetChanges, HookError> {
+        self.shared.dispatcher.about(Hook::OnPostProductOfferingValidation, asset, |plugin| {
+            plugin.on_post_product_offering_validation(asset, product_offering)
+        })
+    }
+
+    /// A customer acquired a product with the asset.
+    pub fn on_product_acquisition(
+        &self,
+        asset: &Asset,
+        contract: &Contract,
+        order: &Order,
+    ) -> Result<AssetChanges, HookError> {
+        let hook = Hook::OnProductAcquisition;
+        self.shared.dispatcher.about(hook, asset, |plugin| plugin.on_product_acquisition(asset, contract, order))
+    }
+
+    /// A customer's product was suspended.
+    pub fn on_product_suspension(
+        &self,
+        asset: &Asset,
+        contract: &Contract,
+        order: &Order,
+    ) -> Result<AssetChanges, HookError> {
+        let hook = Hook::OnProductSuspension;
+        self.shared.dispatcher.about(hook, asset, |plugin| plugin.on_product_suspension(asset, contract, order))
+    }
+
+    /// The units that the plugin of an asset type can account for.
+    pub fn get_usage_specs(&self, asset_type: &str) -> Result<Vec<UsageSpec>, HookError> {
+        self.shared.dispatcher.get_usage_specs(asset_type)
+    }
+
+    /// Usage of a contract that was not yet accounted, and what the hook changed on the asset.
+    pub fn get_pending_accounting(
+        &self,
+        asset: &Asset,
+        contract: &Contract,
+        order: &Order,
+    ) -> Result<(PendingAccounting, AssetChanges), HookError> {
+        let hook = Hook::GetPendingAccounting;
+        self.shared.dispatcher.about(hook, asset, |plugin| plugin.get_pending_accounting(asset, contract, order))
+    }
+}

@@ -1,0 +1,484 @@
+//! One worker process, from the host's side: started, called, and ended.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::{Child, ExitStatus},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use billhook_plugin_api::{Hook, PluginError, data::Order};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec},
+    io::Errno,
+    net::{RecvFlags, SendFlags},
+    process::{Pid, Signal, kill_process},
+};
+
+use super::{
+    super::{
+        ChildProgram, PluginServices,
+        call::{Borrowed, HookAnswer},
+        child as process,
+        trial::{Errors, Stage, how_it_ended, keep_errors},
+    },
+    cpu::{CpuClock, CpuLimit},
+    folder,
+    start::{serve_in_background, spawn},
+    wire::{Ask, Incoming, LARGEST_CALL, LARGEST_CHANGES, Load, PROTOCOL, Said, write_frame},
+};
+
+/// What a worker is started with.
+pub(super) struct Start<'a> {
+    pub(super) program: &'a ChildProgram,
+    /// The folder in which it gets a folder of its own.
+    pub(super) folders: &'a Path,
+    pub(super) load: Load,
+    pub(super) services: Arc<PluginServices>,
+    pub(super) deadline: Instant,
+}
+
+/// Why a call got no answer of the plugin's.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The deadline passed.
+    TimedOut,
+    /// It used more processor time than a call may.
+    TooMuchCpu,
+    /// The process ended before it had the whole of what it was asked: nothing was done.
+    GoneBefore,
+    /// The process ended, or closed its socket.
+    Gone,
+    /// It said something that no worker says.
+    Nonsense(String),
+    /// It said something before it was asked: nothing was done.
+    NonsenseBefore,
+    /// What it asked for is too large to be sent.
+    Unsendable(String),
+}
+
+/// Why there is no worker.
+#[derive(Debug)]
+pub(super) enum NotStarted {
+    /// No process could be started or talked to.
+    NoProcess(String),
+    /// The plugin's constructor asks for other settings.
+    NeedsSettings(String),
+    /// It refused, before or while its instance was made.
+    Refused(Stage, String),
+    /// Its process ended, or said something that no worker says.
+    Crashed(Stage, String),
+    /// It wasn't ready in time.
+    Hung(Stage),
+}
+
+/// A worker that is ready for calls. Dropping it ends it.
+pub(super) struct Worker {
+    process: Option<Arc<Process>>,
+    /// The clock of the processor time that the plugin's process uses.
+    clock: Option<CpuClock>,
+    /// Whether the plugin may put its things in order when the worker is ended.
+    is_sound: bool,
+    calls: UnixStream,
+    incoming: Incoming,
+    outgoing: Vec<u8>,
+    /// The time limit of reads that is set on the socket.
+    read_limit: Option<Duration>,
+    pub(super) idle_since: Instant,
+}
+
+/// The process of a worker. Others may end it while it is called.
+pub(super) struct Process {
+    child: Mutex<Held>,
+    errors: Errors,
+    /// Its own folder, which goes with it.
+    folder: PathBuf,
+    _folder_lock: File,
+}
+
+/// A child, and whether its number may be another process's by now.
+struct Held {
+    child: Child,
+    is_reaped: bool,
+}
+
+impl Held {
+    fn has_ended(&mut self) -> bool {
+        self.is_reaped || process::has_ended(&mut self.child).unwrap_or(true)
+    }
+}
+
+impl Process {
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.child.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks the supervisor to end the process and everything that it started. It may take a moment; see [`Process::reap`].
+    pub(super) fn end(&self) {
+        let mut held = self.held();
+        if !held.has_ended()
+            && let Some(pid) = pid(&held.child)
+        {
+            let _ = kill_process(pid, Signal::TERM);
+            // A process that was stopped takes no other signal.
+            let _ = kill_process(pid, Signal::CONT);
+        }
+    }
+
+    /// Waits until the process ended, at most for a time. Answers whether it did.
+    fn wait(&self, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        let mut pause = Duration::from_micros(200);
+        while !self.held().has_ended() {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(5));
+        }
+        true
+    }
+
+    /// Waits until the process ended, and ends it for good if that takes too long: then what it started may be left.
+    pub(super) fn reap(&self) -> Option<ExitStatus> {
+        let has_ended = self.wait(HARD_END);
+        let mut held = self.held();
+        if !has_ended {
+            process::kill(&mut held.child);
+        }
+        let status = held.child.wait().ok();
+        held.is_reaped = true;
+        drop(held);
+        folder::remove(&self.folder);
+        status
+    }
+
+    /// Lets the process end by itself for a moment, ends it if it doesn't, and reaps it.
+    fn end_and_reap(&self) {
+        if !self.wait(SOFT_END) {
+            self.end();
+        }
+        self.reap();
+    }
+
+    /// How it ended, with the last lines that it wrote; to be asked when it ended.
+    pub(super) fn end_of(&self, status: Option<ExitStatus>) -> String {
+        match status {
+            Some(status) => how_it_ended(status, &self.errors.text()),
+            None => "its process ended".to_owned(),
+        }
+    }
+}
+
+fn pid(child: &Child) -> Option<Pid> {
+    i32::try_from(child.id()).ok().and_then(Pid::from_raw)
+}
+
+/// How long a plugin may take to put its things in order.
+const SOFT_END: Duration = Duration::from_secs(2);
+/// How long a supervisor may take to end everything that its worker started.
+const HARD_END: Duration = Duration::from_secs(10);
+
+impl Worker {
+    /// Starts a process, and waits until it has loaded the plugin.
+    pub(super) fn start(start: Start<'_>) -> Result<Self, NotStarted> {
+        let failed = |error: io::Error| NotStarted::NoProcess(error.to_string());
+        let (folder, folder_lock) = folder::make(start.folders).map_err(failed)?;
+        let spawned = spawn(start.program, &start.load.limits.environment, &folder);
+        let (child, calls, services) = spawned.map_err(|error| {
+            folder::remove(&folder);
+            failed(error)
+        })?;
+        let mut child: Child = child;
+        let errors = match keep_errors(child.stderr.take()) {
+            Ok(errors) => errors,
+            Err(error) => {
+                process::kill(&mut child);
+                let _ = child.wait();
+                folder::remove(&folder);
+                return Err(failed(error));
+            }
+        };
+        let held = Held { child, is_reaped: false };
+        let process = Process { child: Mutex::new(held), errors, folder: folder.clone(), _folder_lock: folder_lock };
+        let mut worker = Worker {
+            process: Some(Arc::new(process)),
+            clock: None,
+            is_sound: false,
+            calls,
+            incoming: Incoming::default(),
+            outgoing: Vec::new(),
+            read_limit: None,
+            idle_since: Instant::now(),
+        };
+        serve_in_background(services, start.services).map_err(failed)?;
+        let load = Load { folder, protocol: PROTOCOL, ..start.load };
+        worker.outgoing.clear();
+        write_frame(&mut worker.outgoing, &load, LARGEST_CALL).map_err(failed)?;
+        let mut stage = Stage::Loading;
+        match worker.say(start.deadline, None) {
+            Ok(()) => {}
+            Err(Failure::TimedOut | Failure::TooMuchCpu) => return Err(NotStarted::Hung(Stage::Starting)),
+            Err(_) => return Err(NotStarted::Crashed(Stage::Starting, worker.bury())),
+        }
+        loop {
+            match worker.hear(start.deadline, None) {
+                Ok(Said::Loading { process }) if worker.clock.is_none() => worker.clock = CpuClock::of(process),
+                Ok(Said::Constructing) => stage = Stage::Constructing,
+                Ok(Said::Ready { protocol: PROTOCOL, lacks }) => {
+                    for lacking in lacks {
+                        tracing::warn!(plugin = load.plugin, "its worker is not confined by {}", lacking.name());
+                    }
+                    worker.is_sound = true;
+                    return Ok(worker);
+                }
+                Ok(Said::Ready { protocol, .. }) => {
+                    let problem = format!("the worker speaks protocol {protocol} and this host {PROTOCOL}");
+                    return Err(NotStarted::NoProcess(problem));
+                }
+                Ok(Said::NotReady { message, needs_settings: true }) => return Err(NotStarted::NeedsSettings(message)),
+                Ok(Said::NotReady { message, .. }) => return Err(NotStarted::Refused(stage, message)),
+                Ok(_) => {
+                    let problem = "it answered a call that was not made".to_owned();
+                    return Err(NotStarted::Crashed(stage, problem));
+                }
+                Err(Failure::Gone | Failure::GoneBefore) => {
+                    return Err(NotStarted::Crashed(stage, worker.bury()));
+                }
+                Err(Failure::TimedOut | Failure::TooMuchCpu) => return Err(NotStarted::Hung(stage)),
+                Err(Failure::Nonsense(problem) | Failure::Unsendable(problem)) => {
+                    return Err(NotStarted::Crashed(stage, problem));
+                }
+                Err(Failure::NonsenseBefore) => return Err(NotStarted::Crashed(stage, UNASKED.to_owned())),
+            }
+        }
+    }
+
+    /// The process, which others may end.
+    pub(super) fn process(&self) -> Option<Arc<Process>> {
+        self.process.clone()
+    }
+
+    /// Calls a hook.
+    pub(super) fn call(
+        &mut self,
+        hook: Hook,
+        objects: &Borrowed<'_>,
+        deadline: Instant,
+        cpu: Duration,
+    ) -> Result<Result<HookAnswer, PluginError>, Failure> {
+        self.outgoing.clear();
+        let ask = Ask::Call { hook: hook.name(), objects };
+        if let Err(error) = write_frame(&mut self.outgoing, &ask, LARGEST_CALL) {
+            return Ok(Err(PluginError::bad_value(format!("the objects can't be sent: {error}"))));
+        }
+        // What came before the question is no answer to it.
+        if self.has_spoken() {
+            self.is_sound = false;
+            return Err(Failure::NonsenseBefore);
+        }
+        // Until there is an answer, it may be anywhere.
+        self.is_sound = false;
+        let mut cpu = self.clock.map(|clock| CpuLimit::new(clock, cpu));
+        self.say(deadline, cpu.as_mut())?;
+        let mut asked_back = false;
+        loop {
+            let said = self.hear(deadline, cpu.as_mut()).map_err(|failure| match failure {
+                // It had begun.
+                Failure::GoneBefore if asked_back => Failure::Gone,
+                failure => failure,
+            });
+            match said? {
+                Said::Done(answer) => {
+                    check(&answer)?;
+                    self.is_sound = true;
+                    return Ok(Ok(*answer));
+                }
+                Said::Refused(refusal) => {
+                    self.is_sound = true;
+                    return Ok(Err(refusal.into()));
+                }
+                Said::NeedContracts => {
+                    asked_back = true;
+                    let contracts = objects.order.map(|order: &Order| order.contracts.as_slice()).unwrap_or_default();
+                    self.outgoing.clear();
+                    write_frame(&mut self.outgoing, &Ask::Contracts(contracts), LARGEST_CALL).map_err(|error| {
+                        Failure::Unsendable(format!("the order's contracts can't be sent: {error}"))
+                    })?;
+                    // The hook has begun, wherever its process ends.
+                    self.say(deadline, cpu.as_mut()).map_err(|failure| match failure {
+                        Failure::GoneBefore => Failure::Gone,
+                        failure => failure,
+                    })?;
+                }
+                Said::Loading { .. } | Said::Constructing | Said::Ready { .. } | Said::NotReady { .. } => {
+                    return Err(Failure::Nonsense(
+                        "its worker said that it is ready in the middle of a call".to_owned(),
+                    ));
+                }
+            }
+        }
+    }
+
+    /// Whether the worker said something that nobody asked for, or hung up.
+    fn has_spoken(&self) -> bool {
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        let peeked = rustix::net::recv(&self.calls, &mut [0_u8; 1][..], flags);
+        // A closed socket is found by writing to it.
+        self.incoming.has_rest() || matches!(peeked, Ok((_, 1..)))
+    }
+
+    /// Sends what is to be said. A worker that reads nothing, or little by little, holds nobody up beyond the deadline.
+    fn say(&mut self, deadline: Instant, mut cpu: Option<&mut CpuLimit>) -> Result<(), Failure> {
+        let mut left = self.outgoing.as_slice();
+        while !left.is_empty() {
+            match rustix::net::send(&self.calls, left, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+                Ok(sent) => left = &left[sent..],
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
+                    let time = deadline.saturating_duration_since(Instant::now());
+                    if time.is_zero() {
+                        return Err(Failure::TimedOut);
+                    }
+                    let slice = time.min(SLICE);
+                    let slice =
+                        Timespec { tv_sec: slice.as_secs().cast_signed(), tv_nsec: slice.subsec_nanos().into() };
+                    let _ = rustix::event::poll(&mut [PollFd::new(&self.calls, PollFlags::OUT)], Some(&slice));
+                    if cpu.as_mut().is_some_and(|limit| limit.is_over()) {
+                        return Err(Failure::TooMuchCpu);
+                    }
+                }
+                // It can't have begun what it has only a part of.
+                Err(_) => return Err(Failure::GoneBefore),
+            }
+            if Instant::now() >= deadline && !left.is_empty() {
+                return Err(Failure::TimedOut);
+            }
+        }
+        if self.outgoing.len() > KEPT {
+            self.outgoing = Vec::new();
+        }
+        Ok(())
+    }
+
+    /// Hears one thing of the worker.
+    fn hear(&mut self, deadline: Instant, mut cpu: Option<&mut CpuLimit>) -> Result<Said, Failure> {
+        let (calls, read_limit) = (&self.calls, &mut self.read_limit);
+        let mut too_much_cpu = false;
+        let mut next_look = None;
+        let read = |buffer: &mut [u8]| {
+            loop {
+                let now = Instant::now();
+                let left = deadline.saturating_duration_since(now);
+                // What is there is taken also at the deadline, but no more than that.
+                if left.is_zero() {
+                    return match rustix::net::recv(calls, &mut *buffer, RecvFlags::DONTWAIT) {
+                        Ok((count, _)) if next_look.is_none() => Ok(count),
+                        _ => Err(io::ErrorKind::TimedOut.into()),
+                    };
+                }
+                // By the clock, and not only when nothing comes: a worker may say a byte at a time.
+                let look = *next_look.get_or_insert(now + SLICE);
+                if now >= look {
+                    next_look = Some(now + SLICE);
+                    if cpu.as_mut().is_some_and(|limit| limit.is_over()) {
+                        too_much_cpu = true;
+                        return Err(io::ErrorKind::TimedOut.into());
+                    }
+                }
+                // Set only when it differs: most calls are answered within the first slice.
+                let slice = left.min(SLICE);
+                if *read_limit != Some(slice) {
+                    calls.set_read_timeout(Some(slice))?;
+                    *read_limit = Some(slice);
+                }
+                match (&mut &*calls).read(buffer) {
+                    Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
+                    read => return read,
+                }
+            }
+        };
+        let frame = self.incoming.frame(read, LARGEST_CALL);
+        let said = match frame {
+            Ok(Some(json)) => serde_json::from_slice(json)
+                .map_err(|error| Failure::Nonsense(format!("its worker said what can't be understood: {error}"))),
+            Ok(None) => Err(Failure::Gone),
+            Err(_) if too_much_cpu => Err(Failure::TooMuchCpu),
+            Err(error) => Err(match error.kind() {
+                io::ErrorKind::TimedOut => Failure::TimedOut,
+                // The socket says so when it was closed with something in it that nobody had read.
+                io::ErrorKind::ConnectionReset => Failure::GoneBefore,
+                io::ErrorKind::InvalidData => {
+                    Failure::Nonsense(format!("its worker said what can't be understood: {error}"))
+                }
+                _ => Failure::Gone,
+            }),
+        };
+        self.incoming.shrink();
+        said
+    }
+
+    /// Ends the process at once, and waits for its end. Answers how it ended.
+    pub(super) fn bury(&mut self) -> String {
+        let Some(process) = self.process.take() else { return String::new() };
+        // A process that crashed is still on its way: its own end says more than the one that it is given here.
+        if !process.wait(Duration::from_millis(100)) {
+            process.end();
+        }
+        let status = process.reap();
+        process.end_of(status)
+    }
+
+    /// Lets the plugin put its things in order, and waits until the process ended.
+    pub(super) fn retire(mut self) {
+        let Some(process) = self.process.take() else { return };
+        self.hang_up();
+        process.end_and_reap();
+    }
+
+    /// Tells the worker that no call will come.
+    fn hang_up(&self) {
+        let _ = self.calls.shutdown(std::net::Shutdown::Both);
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let Some(process) = self.process.take() else { return };
+        self.hang_up();
+        if !self.is_sound {
+            process.end();
+        }
+        // Nobody waits for it: the folder and the process's number are given back when it is gone.
+        let awaited = Arc::clone(&process);
+        let reap = move || awaited.end_and_reap();
+        if let Err(error) = thread::Builder::new().name("billhook-reap".to_owned()).spawn(reap) {
+            tracing::warn!("a worker that was ended is awaited here: {error}");
+            process.end();
+            process.reap();
+        }
+    }
+}
+
+/// Refuses an answer that holds more than one in this process may.
+fn check(answer: &HookAnswer) -> Result<(), Failure> {
+    let changes = &answer.changes;
+    let texts = [changes.content_type.as_deref(), changes.download_link.as_deref()];
+    let size: usize =
+        texts.into_iter().chain([changes.meta_info.as_ref().map(|json| json.as_str())]).flatten().map(str::len).sum();
+    if size > LARGEST_CHANGES {
+        return Err(Failure::Nonsense(format!("its changes have {size} bytes; at most {LARGEST_CHANGES} are taken")));
+    }
+    Ok(())
+}
+
+const UNASKED: &str = "its worker said something that nobody asked for";
+
+/// How long a read waits before the deadline and the processor time are looked at again.
+const SLICE: Duration = Duration::from_millis(100);
+/// How much memory is kept for the next call.
+const KEPT: usize = 1024 * 1024;

@@ -1,0 +1,437 @@
+//! A plugin in worker processes: whatever it does there, the host lives.
+//!
+//! The first call starts a worker; it stays for later ones, and is ended when nobody called it for a while. A worker has one
+//! call at a time. One that crashes, hangs or talks nonsense is ended, with everything that it started, and the next call
+//! gets another.
+
+mod child;
+mod cpu;
+mod folder;
+mod process;
+mod start;
+mod wire;
+
+use std::{
+    collections::VecDeque,
+    path::PathBuf,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use billhook_plugin_api::{Hook, UsageSpec};
+
+use super::{
+    PluginServices, TrialError, TrialOutcome,
+    call::{Borrowed, CallFailure, Fault, HookAnswer},
+    child::ChildProgram,
+    plugin::timed_out,
+    settings::RuntimeSettings,
+    trial::{Stage, check_usage_specs},
+};
+use crate::package::ModuleInfo;
+use child::{Failure, NotStarted, Process, Start, Worker};
+pub(crate) use folder::sweep;
+pub(crate) use process::run;
+use wire::Load;
+
+/// What the workers of a plugin are made of.
+pub(crate) struct WorkerConfig {
+    pub(crate) program: ChildProgram,
+    /// The folder in which each worker gets a folder of its own.
+    pub(crate) folders: PathBuf,
+    pub(crate) library: PathBuf,
+    pub(crate) module: ModuleInfo,
+    pub(crate) services: Arc<PluginServices>,
+    pub(crate) runtime: RuntimeSettings,
+    /// How long loading the plugin may take.
+    pub(crate) start_limit: Duration,
+}
+
+impl WorkerConfig {
+    /// Starts a worker, however little time the caller has left who made it necessary: the next one has a use for it too.
+    fn start(&self) -> Result<Worker, NotStarted> {
+        let services = &self.services;
+        Worker::start(Start {
+            program: &self.program,
+            folders: &self.folders,
+            load: Load {
+                protocol: wire::PROTOCOL,
+                plugin: services.plugin.clone(),
+                library: self.library.clone(),
+                module: self.module.clone(),
+                settings: services.settings.clone(),
+                package_folder: PathBuf::from(&services.folder),
+                folder: PathBuf::new(),
+                limits: self.runtime.limits.clone(),
+            },
+            services: Arc::clone(services),
+            deadline: Instant::now() + self.start_limit,
+        })
+    }
+}
+
+/// Tries a module in a worker, confined as its workers will be: loads it, constructs it, and asks for its usage
+/// specifications.
+pub(crate) fn try_in_worker(config: &WorkerConfig) -> Result<TrialOutcome, TrialError> {
+    let deadline = Instant::now() + config.start_limit;
+    let mut worker = match config.start() {
+        Ok(worker) => worker,
+        Err(NotStarted::NeedsSettings(message)) => return Ok(TrialOutcome::NeedsSettings { message }),
+        Err(NotStarted::NoProcess(problem)) => return Err(TrialError::Start(std::io::Error::other(problem))),
+        Err(NotStarted::Refused(stage, problem)) => return Err(TrialError::Refused { stage, problem }),
+        Err(NotStarted::Crashed(stage, how)) => return Err(TrialError::Crashed { stage, how }),
+        Err(NotStarted::Hung(stage)) => return Err(TrialError::Hung { stage, limit: config.start_limit }),
+    };
+    let stage = Stage::AskingForUsageSpecs;
+    let mut usage_specs: Vec<UsageSpec> = Vec::new();
+    if config.module.implements(Hook::GetUsageSpecs) {
+        let cpu = Duration::from_millis(config.runtime.limits.cpu_ms);
+        match worker.call(Hook::GetUsageSpecs, &Borrowed::default(), deadline, cpu) {
+            Ok(Ok(answer)) => usage_specs = answer.usage_specs.unwrap_or_default(),
+            Ok(Err(error)) => return Err(TrialError::Refused { stage, problem: error.to_string() }),
+            Err(Failure::Gone | Failure::GoneBefore) => {
+                return Err(TrialError::Crashed { stage, how: worker.bury() });
+            }
+            Err(Failure::Nonsense(how) | Failure::Unsendable(how)) => return Err(TrialError::Crashed { stage, how }),
+            Err(Failure::NonsenseBefore) => {
+                return Err(TrialError::Crashed { stage, how: "it spoke unasked".to_owned() });
+            }
+            Err(Failure::TimedOut | Failure::TooMuchCpu) => {
+                return Err(TrialError::Hung { stage, limit: config.start_limit });
+            }
+        }
+    }
+    check_usage_specs(&usage_specs).map_err(|problem| TrialError::Refused { stage, problem })?;
+    worker.retire();
+    Ok(TrialOutcome::Works { usage_specs })
+}
+
+/// The workers of one plugin.
+pub(crate) struct Workers(Arc<Shared>);
+
+/// What callers and the threads that start workers share.
+struct Shared {
+    config: WorkerConfig,
+    /// Told when the plugin crashed too often, and why it takes no more calls.
+    quarantine: Box<dyn Fn(&str) + Send + Sync>,
+    pool: Mutex<Pool>,
+    /// A worker became free, there is room for another, or a start failed.
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Pool {
+    idle: Vec<Worker>,
+    /// The processes that have a call, with the numbers of the calls.
+    busy: Vec<(u64, Arc<Process>)>,
+    /// How many callers wait for a free worker.
+    waiting: usize,
+    starting: usize,
+    calls: u64,
+    /// How many starts failed, and what the last one means for a call that waited for it.
+    failed_starts: u64,
+    last_failure: Option<Fault>,
+    crashes: VecDeque<Instant>,
+    /// Crashes since the last call that was answered.
+    in_a_row: u32,
+    /// No worker is started before.
+    not_before: Option<Instant>,
+    quarantined: Option<String>,
+    /// The plugin was changed or removed: no worker is kept.
+    is_retired: bool,
+    is_ended: bool,
+}
+
+/// After the second crash in a row the next start waits; each further one doubles that.
+const FIRST_BACKOFF: Duration = Duration::from_millis(100);
+const LAST_BACKOFF: Duration = Duration::from_secs(30);
+
+/// A worker that has a call, and its number.
+struct Taken {
+    worker: Worker,
+    number: u64,
+}
+
+impl Workers {
+    /// Starts nothing yet.
+    pub(crate) fn new(config: WorkerConfig, quarantine: Box<dyn Fn(&str) + Send + Sync>) -> Self {
+        Workers(Arc::new(Shared { config, quarantine, pool: Mutex::default(), changed: Condvar::new() }))
+    }
+
+    /// Calls a hook. Waiting for a free worker counts towards the deadline.
+    pub(crate) fn call(&self, hook: Hook, objects: Borrowed<'_>) -> Result<HookAnswer, CallFailure> {
+        self.0.call(hook, objects)
+    }
+
+    /// Ends workers that nobody called for a while.
+    pub(crate) fn end_idle(&self) {
+        let idle = Duration::from_secs(self.0.config.runtime.idle_s);
+        let is_unused = |worker: &mut Worker| worker.idle_since.elapsed() >= idle;
+        let unused: Vec<Worker> = self.0.pool().idle.extract_if(.., is_unused).collect();
+        drop(unused);
+    }
+
+    /// The plugin was changed or removed: ends workers without a call, and those that get free.
+    pub(crate) fn retire(&self) {
+        let idle = {
+            let mut pool = self.0.pool();
+            pool.is_retired = true;
+            std::mem::take(&mut pool.idle)
+        };
+        drop(idle);
+    }
+
+    /// Takes no more calls, and ends those that are under way.
+    pub(crate) fn cut_off(&self) {
+        let processes: Vec<Arc<Process>> = {
+            let mut pool = self.0.pool();
+            pool.is_ended = true;
+            pool.busy.iter().map(|(_, process)| Arc::clone(process)).collect()
+        };
+        self.0.changed.notify_all();
+        processes.iter().for_each(|process| process.end());
+    }
+
+    /// How long calls may go on after the plugin was changed or removed.
+    pub(crate) fn drain_time(&self) -> Duration {
+        Duration::from_secs(self.0.config.runtime.drain_s)
+    }
+
+    /// How many processes there are.
+    pub(crate) fn alive(&self) -> usize {
+        let pool = self.0.pool();
+        pool.idle.len() + pool.busy.len() + pool.starting
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        let idle = {
+            let mut pool = self.0.pool();
+            pool.is_ended = true;
+            std::mem::take(&mut pool.idle)
+        };
+        idle.into_iter().for_each(Worker::retire);
+    }
+}
+
+impl Shared {
+    fn pool(&self) -> MutexGuard<'_, Pool> {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn call(self: &Arc<Self>, hook: Hook, objects: Borrowed<'_>) -> Result<HookAnswer, CallFailure> {
+        let limit = self.config.runtime.deadline(hook);
+        let deadline = Instant::now() + limit;
+        let cpu = Duration::from_millis(self.config.runtime.limits.cpu_ms);
+        let (mut worker, number, answered) = loop {
+            let Taken { mut worker, number } = self.take(deadline, limit)?;
+            // What certainly did nothing is done with another worker.
+            let how = match worker.call(hook, &objects, deadline, cpu) {
+                Err(Failure::GoneBefore) => worker.bury(),
+                Err(Failure::NonsenseBefore) => "it said something that nobody asked for".to_owned(),
+                answered => break (worker, number, answered),
+            };
+            drop(worker);
+            self.forget(number);
+            self.crashed(&format!("between two calls: {how}"));
+        };
+        let fault = match answered {
+            Ok(answer) => {
+                self.give_back(number, worker);
+                return answer.map_err(CallFailure::Plugin);
+            }
+            Err(Failure::TimedOut) => timed_out(&self.config.services.plugin, hook, limit),
+            Err(Failure::TooMuchCpu) => Fault::unknown(format!(
+                "it used more than {} s of processor time and was ended: outcome unknown",
+                cpu.as_secs_f64()
+            )),
+            Err(Failure::Gone | Failure::GoneBefore | Failure::NonsenseBefore) => {
+                let how = worker.bury();
+                if self.pool().is_ended {
+                    Fault::unknown(
+                        "the plugin was changed or removed, and this call took too long after that".to_owned(),
+                    )
+                } else {
+                    self.crashed(&format!("in {hook}: {how}"));
+                    Fault::unknown(format!("its worker crashed: {how}"))
+                }
+            }
+            Err(Failure::Nonsense(problem)) => {
+                self.crashed(&format!("in {hook}: {problem}"));
+                Fault::unknown(problem)
+            }
+            Err(Failure::Unsendable(problem)) => Fault::unknown(problem),
+        };
+        drop(worker);
+        self.forget(number);
+        Err(fault.into())
+    }
+
+    /// A call ended without giving its worker back: there is room for another.
+    fn forget(&self, number: u64) {
+        let mut pool = self.pool();
+        pool.busy.retain(|(call, _)| *call != number);
+        self.notify(pool);
+    }
+
+    /// Wakes who waits for a worker; without one waiting, that would be a system call for nothing.
+    fn notify(&self, pool: MutexGuard<'_, Pool>) {
+        let is_waited_for = pool.waiting > 0;
+        drop(pool);
+        if is_waited_for {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Takes a free worker, or waits for one that is started.
+    fn take(self: &Arc<Self>, deadline: Instant, limit: Duration) -> Result<Taken, Fault> {
+        let mut pool = self.pool();
+        let failed_starts = pool.failed_starts;
+        loop {
+            if let Some(reason) = &pool.quarantined {
+                return Err(Fault::unavailable(reason.clone(), None));
+            }
+            if pool.is_ended {
+                return Err(Fault::unavailable("the plugin is being ended".to_owned(), None));
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let message = format!("no worker was free for {} s: nothing was done", limit.as_secs_f64());
+                return Err(Fault::unavailable(message, None));
+            }
+            if let Some(worker) = pool.idle.pop() {
+                return Ok(pool.busy_with(worker));
+            }
+            if pool.failed_starts != failed_starts
+                && let Some(fault) = &pool.last_failure
+            {
+                return Err(fault.clone());
+            }
+            let there = pool.busy.len() + pool.starting;
+            if there < self.config.runtime.workers as usize {
+                let wait = pool.not_before.and_then(|time| time.checked_duration_since(Instant::now()));
+                match wait {
+                    Some(wait) if there == 0 => {
+                        let message = format!("it crashed {} times in a row and is started again later", pool.in_a_row);
+                        return Err(Fault::unavailable(message, Some(wait)));
+                    }
+                    Some(_) => {}
+                    None => {
+                        pool.starting += 1;
+                        if let Err(error) = self.start_in_background() {
+                            pool.starting -= 1;
+                            let message = format!("the plugin can't be loaded: no thread can be started: {error}");
+                            return Err(Fault::unavailable(message, None));
+                        }
+                    }
+                }
+            }
+            pool.waiting += 1;
+            pool = self.changed.wait_timeout(pool, left).unwrap_or_else(PoisonError::into_inner).0;
+            pool.waiting -= 1;
+        }
+    }
+
+    /// Starts a worker on a thread of its own. Whoever waits for it may have less time than it takes.
+    fn start_in_background(self: &Arc<Self>) -> std::io::Result<()> {
+        let shared = Arc::clone(self);
+        let start = move || {
+            let started = shared.config.start();
+            let failure = match started {
+                Ok(mut worker) => {
+                    worker.idle_since = Instant::now();
+                    let mut pool = shared.pool();
+                    pool.starting -= 1;
+                    if pool.is_ended {
+                        drop(pool);
+                        drop(worker);
+                    } else {
+                        pool.idle.push(worker);
+                        shared.notify(pool);
+                    }
+                    return;
+                }
+                Err(not_started) => shared.not_started(not_started),
+            };
+            let mut pool = shared.pool();
+            pool.starting -= 1;
+            pool.failed_starts += 1;
+            pool.last_failure = Some(failure);
+            drop(pool);
+            shared.changed.notify_all();
+        };
+        thread::Builder::new().name("billhook-start".to_owned()).spawn(start).map(drop)
+    }
+
+    /// What a start that failed means for the call. Nothing was done.
+    fn not_started(&self, not_started: NotStarted) -> Fault {
+        let problem = match not_started {
+            NotStarted::NoProcess(problem) => format!("its worker can't be started: {problem}"),
+            NotStarted::NeedsSettings(problem) | NotStarted::Refused(_, problem) => problem,
+            NotStarted::Crashed(stage, how) => {
+                self.crashed(&format!("{stage}: {how}"));
+                format!("its worker crashed {stage}: {how}")
+            }
+            NotStarted::Hung(stage) => format!("its worker hung {stage}"),
+        };
+        let message = format!("the plugin can't be loaded: {problem}");
+        Fault { outcome_unknown: false, ..Fault::unknown(message) }
+    }
+
+    fn give_back(&self, number: u64, mut worker: Worker) {
+        worker.idle_since = Instant::now();
+        let mut pool = self.pool();
+        pool.busy.retain(|(call, _)| *call != number);
+        pool.in_a_row = 0;
+        pool.not_before = None;
+        // One that is not kept is ended when the lock is given back.
+        let mut unkept = None;
+        if pool.is_ended || (pool.is_retired && pool.waiting == 0) {
+            unkept = Some(worker);
+        } else {
+            pool.idle.push(worker);
+        }
+        self.notify(pool);
+        drop(unkept);
+    }
+
+    /// Notes a crash, and puts the plugin into quarantine if there were too many.
+    fn crashed(&self, how: &str) {
+        let (plugin, runtime) = (&self.config.services.plugin, &self.config.runtime);
+        tracing::error!(plugin, "a worker crashed {how}");
+        metrics::counter!("billhook_worker_crashes_total", "plugin" => plugin.clone()).increment(1);
+        let mut pool = self.pool();
+        let now = Instant::now();
+        pool.in_a_row = pool.in_a_row.saturating_add(1);
+        if pool.in_a_row > 1 {
+            let doubled = FIRST_BACKOFF.saturating_mul(1 << (pool.in_a_row - 2).min(16));
+            pool.not_before = Some(now + doubled.min(LAST_BACKOFF));
+        }
+        let window = Duration::from_secs(runtime.crash_window_s);
+        pool.crashes.push_back(now);
+        while pool.crashes.front().is_some_and(|first| now.duration_since(*first) > window) {
+            pool.crashes.pop_front();
+        }
+        if pool.crashes.len() < runtime.most_crashes as usize || pool.quarantined.is_some() {
+            return;
+        }
+        let (times, most) = (pool.crashes.len(), window.as_secs());
+        let reason = format!("in quarantine: it crashed {times} times within {most} s, the last time {how}");
+        pool.quarantined = Some(reason.clone());
+        drop(pool);
+        // Whoever waits for a worker waits in vain.
+        self.changed.notify_all();
+        (self.quarantine)(&reason);
+    }
+}
+
+impl Pool {
+    fn busy_with(&mut self, worker: Worker) -> Taken {
+        self.calls += 1;
+        let number = self.calls;
+        self.busy.extend(worker.process().map(|process| (number, process)));
+        Taken { worker, number }
+    }
+}

@@ -1,0 +1,106 @@
+//! Starting a worker's process, and serving what its plugin asks for.
+
+use std::{
+    io,
+    os::{fd::OwnedFd, unix::net::UnixStream},
+    path::Path,
+    process::{Child, Stdio},
+    sync::{Arc, Mutex, OnceLock, PoisonError, mpsc},
+    thread,
+};
+
+use billhook_plugin_api::{PluginError, abi::services::HostServices};
+
+use super::{
+    super::{ChildProgram, PluginServices},
+    wire::{Incoming, LARGEST_SERVICE, LONGEST_LINE, Served, Service, cut, receive, send},
+};
+
+/// The thread that starts workers. Their death is bound to the thread that started them, so it lasts as long as this process.
+struct Starter {
+    jobs: Mutex<mpsc::Sender<Job>>,
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+impl Starter {
+    fn get() -> io::Result<&'static Starter> {
+        static STARTER: OnceLock<Option<Starter>> = OnceLock::new();
+        let starter = STARTER.get_or_init(|| {
+            let (jobs, todo) = mpsc::channel::<Job>();
+            let run = move || todo.into_iter().for_each(|job| job());
+            thread::Builder::new().name("billhook-workers".to_owned()).spawn(run).ok()?;
+            Some(Starter { jobs: Mutex::new(jobs) })
+        });
+        starter.as_ref().ok_or_else(|| io::Error::other("the thread that starts workers can't be started"))
+    }
+
+    fn spawn(mut command: std::process::Command) -> io::Result<Child> {
+        let (done, started) = mpsc::sync_channel(1);
+        let job: Job = Box::new(move || drop(done.send(command.spawn())));
+        let jobs = Self::get()?.jobs.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        jobs.send(job).map_err(|_| io::Error::other("the thread that starts workers ended"))?;
+        started.recv().map_err(|_| io::Error::other("the thread that starts workers failed"))?
+    }
+}
+
+/// Starts the process of a worker. Answers it with the sockets of calls and of services.
+pub(super) fn spawn(
+    program: &ChildProgram,
+    environment: &[String],
+    folder: &Path,
+) -> io::Result<(Child, UnixStream, UnixStream)> {
+    let (calls, its_calls) = UnixStream::pair()?;
+    let (services, its_services) = UnixStream::pair()?;
+    let mut command = program.command("work")?;
+    command.arg(std::process::id().to_string());
+    command.stdin(Stdio::from(OwnedFd::from(its_calls))).stdout(Stdio::from(OwnedFd::from(its_services)));
+    command.env_clear().env("TMPDIR", folder).env("HOME", folder).current_dir(folder);
+    for name in environment {
+        if let Some(value) = std::env::var_os(name) {
+            command.env(name, value);
+        }
+    }
+    Ok((Starter::spawn(command)?, calls, services))
+}
+
+/// Serves what a worker asks for, on a thread of its own, until the worker is gone.
+pub(super) fn serve_in_background(mut socket: UnixStream, services: Arc<PluginServices>) -> io::Result<()> {
+    let serve = move || {
+        let mut incoming = Incoming::default();
+        loop {
+            let service = match receive::<Service>(&mut incoming, &mut socket, LARGEST_SERVICE) {
+                Ok(Some(service)) => service,
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::debug!(plugin = services.plugin, "its worker's services ended: {error}");
+                    return;
+                }
+            };
+            let Some(served) = serve_one(&services, service) else { continue };
+            if send(&mut socket, &served, LARGEST_SERVICE).is_err() {
+                return;
+            }
+        }
+    };
+    thread::Builder::new().name("billhook-services".to_owned()).spawn(serve).map(drop)
+}
+
+fn serve_one(services: &PluginServices, service: Service) -> Option<Served> {
+    let changed = |changed: Result<(), PluginError>| match changed {
+        Ok(()) => Served::Done,
+        Err(error) => Served::Refused(error.into()),
+    };
+    Some(match service {
+        Service::Log { level, message } => {
+            services.log(level, cut(&message, LONGEST_LINE));
+            return None;
+        }
+        Service::Get { key } => match services.state_get(&key) {
+            Ok(value) => Served::Value(value.and_then(|value| String::from_utf8(value).ok())),
+            Err(error) => Served::Refused(error.into()),
+        },
+        Service::Keep { key, value } => changed(services.state_keep(&key, &value)),
+        Service::Delete { key } => changed(services.state_delete(&key)),
+    })
+}
