@@ -284,3 +284,18 @@ pub(crate) fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
     }
     panic!("waited in vain for {what}");
 }
+
+/// Lets a test have a process of its own, where it counts what the process holds. False in the process that started it.
+#[track_caller]
+pub(crate) fn alone(test: &str) -> bool {
+    const MARK: &str = "BILLHOOK_ALONE";
+    if std::env::var_os(MARK).is_some() {
+        return true;
+    }
+    let mut command = Command::new(std::env::current_exe().expect("a test has a file"));
+    command.args(["--exact", test, "--nocapture"]).env(MARK, "1");
+    let output = command.output().expect("it starts");
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    false
+}

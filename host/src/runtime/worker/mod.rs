@@ -146,6 +146,8 @@ struct Pool {
 /// After the second crash in a row the next start waits; each further one doubles that.
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const LAST_BACKOFF: Duration = Duration::from_secs(30);
+/// Calls wait so long for the next start, and are refused where it is later.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// A worker that has a call, and its number.
 struct Taken {
@@ -271,9 +273,9 @@ impl Shared {
 
     /// A call ended without giving its worker back: there is room for another.
     fn forget(&self, number: u64) {
-        let mut pool = self.pool();
-        pool.busy.retain(|(call, _)| *call != number);
-        self.notify(pool);
+        self.pool().busy.retain(|(call, _)| *call != number);
+        // Everybody who waits: when the next start may be is another matter now, and none would wake the others.
+        self.changed.notify_all();
     }
 
     /// Wakes who waits for a worker; without one waiting, that would be a system call for nothing.
@@ -310,14 +312,15 @@ impl Shared {
                 return Err(fault.clone());
             }
             let there = pool.busy.len() + pool.starting;
+            let mut longest = left;
             if there < self.config.runtime.workers as usize {
                 let wait = pool.not_before.and_then(|time| time.checked_duration_since(Instant::now()));
                 match wait {
-                    Some(wait) if there == 0 => {
+                    Some(wait) if there == 0 && wait > left.min(LONGEST_PAUSE) => {
                         let message = format!("it crashed {} times in a row and is started again later", pool.in_a_row);
                         return Err(Fault::unavailable(message, Some(wait)));
                     }
-                    Some(_) => {}
+                    Some(wait) => longest = wait.min(left),
                     None => {
                         pool.starting += 1;
                         if let Err(error) = self.start_in_background() {
@@ -329,7 +332,7 @@ impl Shared {
                 }
             }
             pool.waiting += 1;
-            pool = self.changed.wait_timeout(pool, left).unwrap_or_else(PoisonError::into_inner).0;
+            pool = self.changed.wait_timeout(pool, longest).unwrap_or_else(PoisonError::into_inner).0;
             pool.waiting -= 1;
         }
     }
