@@ -189,6 +189,130 @@ pub struct Order {
     pub extra: Json<'static>,
 }
 
+/// The id of an object of the backend's: a number or a text. Two ids with the same text are the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectId {
+    text: String,
+    is_number: bool,
+}
+
+impl ObjectId {
+    /// The id as text; a number as its digits.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Reads an id as its JSON form shows it.
+    pub fn from_json(json: &str) -> Option<Self> {
+        serde_json::from_str(json).ok()
+    }
+}
+
+impl std::fmt::Display for ObjectId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl From<&str> for ObjectId {
+    fn from(text: &str) -> Self {
+        ObjectId { text: text.to_owned(), is_number: false }
+    }
+}
+
+impl From<i64> for ObjectId {
+    fn from(number: i64) -> Self {
+        ObjectId { text: number.to_string(), is_number: true }
+    }
+}
+
+impl Serialize for ObjectId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.text.parse::<i64>() {
+            Ok(number) if self.is_number => serializer.serialize_i64(number),
+            _ => serializer.serialize_str(&self.text),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for ObjectId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "an object's id: a whole number or a text")]
+        enum Either {
+            Number(i64),
+            Text(String),
+        }
+        Ok(match Either::deserialize(deserializer)? {
+            Either::Number(number) => number.into(),
+            Either::Text(text) => ObjectId { text, is_number: false },
+        })
+    }
+}
+
+/// Something that happened. Its JSON form is what handlers get:
+///
+/// ```
+/// # use billhook_plugin_api::data::Event;
+/// let event: Event = serde_json::from_str(r#"{
+///     "event": {"dt": "2000-01-01T00:00:00+00:00", "events_id": "clients.create", "object_id": 12,
+///               "id": "019352ab-7a00-7000-8000-000000000000", "attempt": 1},
+///     "data": {"id": 12, "name": "My name"}
+/// }"#).unwrap();
+/// assert_eq!((event.name.as_str(), event.object_id.unwrap().as_str()), ("clients.create", "12"));
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Envelope", into = "Envelope")]
+pub struct Event {
+    /// The event's own id, a UUID.
+    pub id: String,
+    /// What happened, such as `clients.create`.
+    pub name: String,
+    /// The object that it happened to.
+    pub object_id: Option<ObjectId>,
+    /// When it happened.
+    pub date: Timestamp<'static>,
+    /// Which attempt at delivering it this is, from 1 on.
+    pub attempt: u64,
+    /// What is known about the object.
+    pub data: Json<'static>,
+}
+
+/// The JSON form of an event.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Envelope {
+    event: Head,
+    #[serde(default)]
+    data: Json<'static>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Head {
+    dt: Timestamp<'static>,
+    events_id: String,
+    #[serde(default)]
+    object_id: Option<ObjectId>,
+    id: String,
+    #[serde(default)]
+    attempt: u64,
+}
+
+impl From<Envelope> for Event {
+    fn from(envelope: Envelope) -> Self {
+        let Envelope { event: Head { dt, events_id, object_id, id, attempt }, data } = envelope;
+        Event { id, name: events_id, object_id, date: dt, attempt, data }
+    }
+}
+
+impl From<Event> for Envelope {
+    fn from(event: Event) -> Self {
+        let Event { id, name, object_id, date, attempt, data } = event;
+        Envelope { event: Head { dt: date, events_id: name, object_id, id, attempt }, data }
+    }
+}
+
 /// What a hook changed on its asset. The backend, not the plugin, saves it.
 #[non_exhaustive]
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

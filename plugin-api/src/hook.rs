@@ -10,7 +10,7 @@ macro_rules! hooks {
         pub enum Hook { $($(#[$doc])* $variant,)* }
 
         impl Hook {
-            /// Every hook, in the order of an asset's life.
+            /// Every hook, in the order of an asset's life; what is about no asset comes last.
             pub const ALL: &'static [Hook] = &[$(Hook::$variant,)*];
 
             /// The name of the function in the trait.
@@ -46,6 +46,8 @@ hooks! {
     GetUsageSpecs = "get_usage_specs",
     /// Usage that was not yet accounted.
     GetPendingAccounting = "get_pending_accounting",
+    /// An event that the plugin listens to; about no asset.
+    OnEvent = "on_event",
 }
 
 impl fmt::Display for Hook {

@@ -68,7 +68,7 @@ mod values;
 pub use error::{ErrorKind, PluginError};
 pub use hook::{Hook, UnknownHook};
 pub use json::Json;
-pub use objects::{Asset, AssetRef, Charge, Contract, Offering, Order, User};
+pub use objects::{Asset, AssetRef, Charge, Contract, Event, Offering, Order, User};
 pub use plugin::Plugin;
 pub use services::{Log, Services, State};
 pub use values::{Decimal, Timestamp, ValueError};

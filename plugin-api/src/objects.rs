@@ -361,6 +361,46 @@ impl<'a> Order<'a> {
     }
 }
 
+/// Something that happened, as a listening plugin gets it.
+#[derive(Clone, Copy)]
+pub struct Event<'a>(View<'a, EventHandle>);
+
+impl<'a> Event<'a> {
+    pub(crate) fn from_view(view: View<'a, EventHandle>) -> Self {
+        Event(view)
+    }
+
+    /// The event's own id, a UUID: the same at every attempt, and the same for every listener.
+    pub fn id(&self) -> &'a str {
+        text!(self, id)
+    }
+
+    /// What happened, such as `clients.create`.
+    pub fn name(&self) -> &'a str {
+        text!(self, name)
+    }
+
+    /// The backend's id of the object that it happened to; a number as its digits.
+    pub fn object_id(&self) -> Option<&'a str> {
+        self.0.text(|table| Some(table.object_id()))
+    }
+
+    /// When it happened.
+    pub fn date(&self) -> Timestamp<'a> {
+        Timestamp::from_checked(text!(self, date))
+    }
+
+    /// Which attempt at delivering it this is: 1 is the first.
+    pub fn attempt(&self) -> u64 {
+        self.0.attempt()
+    }
+
+    /// What is known about the object; empty for events that tell no more.
+    pub fn data(&self) -> Json<'a> {
+        json!(self, data)
+    }
+}
+
 /// Shows an object by what identifies it; the rest may be large.
 macro_rules! debug {
     ($($name:ident($field:ident);)*) => {$(
@@ -380,4 +420,5 @@ debug! {
     Charge(date);
     Contract(item_id);
     Order(order_id);
+    Event(id);
 }

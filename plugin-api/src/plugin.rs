@@ -1,7 +1,7 @@
 //! The trait that a plugin implements.
 
 use crate::{
-    Asset, Contract, Json, Order, PluginError, Services, User,
+    Asset, Contract, Event, Json, Order, PluginError, Services, User,
     data::{PendingAccounting, UsageSpec},
 };
 
@@ -148,5 +148,13 @@ pub trait Plugin: Sized + Send + Sync + 'static {
     ) -> Result<PendingAccounting, PluginError> {
         let _ = (asset, contract, order);
         Ok(PendingAccounting::default())
+    }
+
+    /// An event happened that `package.json` lists under `events`. It is delivered at least once, and in the order of its
+    /// object's events: [`Event::id`](crate::Event::id) tells a repetition. *Unavailable* and *internal* errors ask
+    /// for another attempt, after the time that the error names; any other error is final. Since API 1.1.
+    fn on_event(&self, event: &Event<'_>) -> Result<(), PluginError> {
+        let _ = event;
+        Ok(())
     }
 }

@@ -45,7 +45,7 @@ use std::{
 };
 
 use crate::{
-    Asset, Contract, Order, PluginError, Services, User,
+    Asset, Contract, Event, Order, PluginError, Services, User,
     abi::{
         lend,
         services::{HostServices, SharedServices},
@@ -171,6 +171,11 @@ pub fn with_contract<T>(contract: &data::Contract, hook: impl FnOnce(&Contract<'
 /// Lends an order to a hook.
 pub fn with_order<T>(order: &data::Order, hook: impl FnOnce(&Order<'_>) -> T) -> T {
     hook(&lend::order(order))
+}
+
+/// Lends an event to a hook.
+pub fn with_event<T>(event: &data::Event, hook: impl FnOnce(&Event<'_>) -> T) -> T {
+    hook(&lend::event(event))
 }
 
 /// An asset of a type, provided by `acme`, at `https://acme.example/asset`.

@@ -188,7 +188,10 @@ fn whatever_ends_a_worker_is_an_error_of_that_call_and_nothing_else() {
 
 #[test]
 fn what_a_worker_survives_it_answers() {
-    let rogue = Rogue::new();
+    let mut settings = runtime();
+    // Large answers and many threads take their time.
+    settings["limits"]["cpu_ms"] = json!(15_000);
+    let rogue = Rogue::with(&settings);
     let error = rogue.does("refuse", "").expect_err("refused");
     assert_eq!((error.kind(), error.message(), error.status()), (ErrorKind::Conflict, "as asked", 409));
     assert_eq!((error.retry_after(), error.is_outcome_unknown()), (Some(Duration::from_secs(2)), false));

@@ -11,7 +11,7 @@ use abi_stable::{
 };
 
 use super::{guard, services::SharedServices, types::*, views::View};
-use crate::{Asset, Contract, Json, Order, Plugin, Services, User};
+use crate::{Asset, Contract, Event, Json, Order, Plugin, Services, User};
 
 /// What the export attribute implements for a plugin.
 pub trait ExportPlugin: Plugin {
@@ -84,6 +84,7 @@ pub const fn bare_module<P: ExportPlugin>() -> PluginModule {
         on_product_suspension: None,
         get_usage_specs: None,
         get_pending_accounting: None,
+        on_event: None,
     }
 }
 
@@ -156,6 +157,11 @@ mod argument {
         // SAFETY: handed on to the caller.
         Order::from_view(unsafe { View::new(handle) })
     }
+
+    pub(super) unsafe fn event<'a>(handle: EventHandle) -> Event<'a> {
+        // SAFETY: handed on to the caller.
+        Event::from_view(unsafe { View::new(handle) })
+    }
 }
 
 /// Makes one function a hook: what crosses the boundary, and how it becomes what the trait takes.
@@ -219,6 +225,7 @@ glue! {
     get_usage_specs: BareHook() -> usage_specs;
     get_pending_accounting: OrderHook(asset: AssetInCall => asset exclusive,
         contract: ContractHandle => contract shared, order: OrderHandle => order shared) -> pending_accounting;
+    on_event: EventHook(event: EventHandle => event shared);
 }
 
 /// Answers that are more than a status. The host copies them before the functions return.

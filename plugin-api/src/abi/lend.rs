@@ -1,7 +1,7 @@
 //! Views on a host's own objects, for tests of hooks that call no library.
 
 use super::{tables::LentAsset, views::View};
-use crate::{Asset, Contract, Order, User, data};
+use crate::{Asset, Contract, Event, Order, User, data};
 
 pub(crate) fn asset<'a>(lent: &'a LentAsset<'a>) -> Asset<'a> {
     let handle = lent.handle();
@@ -22,4 +22,9 @@ pub(crate) fn contract(contract: &data::Contract) -> Contract<'_> {
 pub(crate) fn order(order: &data::Order) -> Order<'_> {
     // SAFETY: as in `asset`.
     Order::from_view(unsafe { View::new(order.into()) })
+}
+
+pub(crate) fn event(event: &data::Event) -> Event<'_> {
+    // SAFETY: as in `asset`.
+    Event::from_view(unsafe { View::new(event.into()) })
 }

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     Hook, Json, PluginError,
-    data::{Asset, AssetChanges, Contract, Order, PendingAccounting, UsageSpec, User},
+    data::{Asset, AssetChanges, Contract, Event, Order, PendingAccounting, UsageSpec, User},
 };
 
 /// Why an entry is not a plugin's.
@@ -93,6 +93,7 @@ impl LoadedModule {
             Hook::OnProductSuspension => module.on_product_suspension().is_some(),
             Hook::GetUsageSpecs => module.get_usage_specs().is_some(),
             Hook::GetPendingAccounting => module.get_pending_accounting().is_some(),
+            Hook::OnEvent => module.on_event().is_some(),
         }
     }
 
@@ -346,5 +347,14 @@ impl PluginInstance {
         let status = unsafe { (hook.0)(self.instance, lent.handle(), contract.into(), order.handle(), reply.handle()) };
         let pending = reply.finish(status)?.into_pending_accounting();
         Ok((pending, lent.into_changes()))
+    }
+
+    /// Calls `on_event`.
+    pub fn on_event(&self, event: &Event) -> Result<(), PluginError> {
+        let Some(hook) = self.module.on_event() else { return Ok(()) };
+        let mut reply = Reply::default();
+        // SAFETY: as in `on_pre_product_spec_validation`.
+        let status = unsafe { (hook.0)(self.instance, event.into(), reply.handle()) };
+        reply.finish(status).map(drop)
     }
 }

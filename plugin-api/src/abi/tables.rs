@@ -11,7 +11,7 @@ use abi_stable::{prefix_type::WithMetadata, sabi_types::StaticRef};
 use super::types::*;
 use crate::{
     Json,
-    data::{Asset, AssetChanges, Charge, Contract, Offering, Order, User},
+    data::{Asset, AssetChanges, Charge, Contract, Event, Offering, Order, User},
 };
 
 /// The most that the changes of one call may hold, what they replaced included.
@@ -70,6 +70,7 @@ lend!(Offering => OfferingHandle, OfferingTableRef, OFFERING);
 lend!(Charge => ChargeHandle, ChargeTableRef, CHARGE);
 lend!(Contract => ContractHandle, ContractTableRef, CONTRACT);
 lend!(Order => OrderHandle, OrderTableRef, ORDER);
+lend!(Event => EventHandle, EventTableRef, EVENT);
 lend!(LazyOrder<'_> => OrderHandle, OrderTableRef, LAZY_ORDER);
 
 /// A table that lives as long as this library.
@@ -149,6 +150,15 @@ table!(ORDER: OrderTable = OrderTable {
     item_contract: FindContract(item_contract),
     product_contract: FindContract(product_contract),
     extra: get_text!(Order, |order| order.extra.as_str()),
+});
+
+table!(EVENT: EventTable = EventTable {
+    id: get_text!(Event, |event| &event.id),
+    name: get_text!(Event, |event| &event.name),
+    object_id: get_option!(Event, |event| event.object_id.as_ref().map(|id| id.as_str())),
+    date: get_text!(Event, |event| event.date.as_str()),
+    attempt: GetNumber(get!(Event, u64, |event| event.attempt)),
+    data: get_text!(Event, |event| event.data.as_str()),
 });
 
 /// An order whose contracts are fetched when the plugin first asks for one: most plugins never do, and there may be

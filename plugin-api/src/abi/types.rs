@@ -116,6 +116,8 @@ handles! {
     ContractHandle(ContractTableRef);
     /// An order.
     OrderHandle(OrderTableRef);
+    /// An event.
+    EventHandle(EventTableRef);
     /// Where the side that is called puts its answer; owned by the caller.
     ReplyHandle(ReplyTableRef);
     /// What the host offers one plugin; see [`ServicesTable`] for who owns it.
@@ -293,6 +295,27 @@ pub struct OrderTable {
     pub extra: GetText,
 }
 
+/// Reads an event.
+#[repr(C)]
+#[derive(StableAbi)]
+#[sabi(kind(Prefix(prefix_ref = EventTableRef, prefix_fields = EventTableFields)))]
+#[sabi(missing_field(option))]
+pub struct EventTable {
+    /// `data::Event::id`
+    pub id: GetText,
+    /// `data::Event::name`
+    pub name: GetText,
+    /// `data::Event::object_id`, as text
+    pub object_id: GetText,
+    /// `data::Event::date`
+    pub date: GetText,
+    /// `data::Event::attempt`
+    pub attempt: GetNumber,
+    /// `data::Event::data`
+    #[sabi(last_prefix_field)]
+    pub data: GetText,
+}
+
 functions! {
     /// Refuses: a kind, a message, and milliseconds until it makes sense to try again (`u64::MAX`: not said).
     Refuse: fn(Object, u32, Text, u64);
@@ -393,6 +416,8 @@ functions! {
     OrderHook: fn(Instance, AssetInCall, ContractHandle, OrderHandle, ReplyHandle) -> u32;
     /// nothing
     BareHook: fn(Instance, ReplyHandle) -> u32;
+    /// event
+    EventHook: fn(Instance, EventHandle, ReplyHandle) -> u32;
 }
 
 /// The entry of a module that exports the [`Plugin`](crate::Plugin) trait. A hook that isn't implemented is `None`;
@@ -419,4 +444,5 @@ pub struct PluginModule {
     pub get_usage_specs: Option<BareHook>,
     #[sabi(last_prefix_field)]
     pub get_pending_accounting: Option<OrderHook>,
+    pub on_event: Option<EventHook>,
 }

@@ -58,6 +58,14 @@ view! {
     ChargeHandle, ChargeTableRef;
     ContractHandle, ContractTableRef;
     OrderHandle, OrderTableRef;
+    EventHandle, EventTableRef;
+}
+
+impl View<'_, EventHandle> {
+    pub(crate) fn attempt(self) -> u64 {
+        // SAFETY: as in `text`.
+        unsafe { (self.handle.table.attempt().0)(self.handle.object) }
+    }
 }
 
 impl<'a> View<'a, AssetHandle> {
