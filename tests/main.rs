@@ -17,6 +17,8 @@ mod dispatch;
 mod docs;
 /// An embedder's own program as the child process.
 mod embedding;
+/// Events, handlers, the delivery ledger and the execution log.
+mod events;
 /// Plugins and hosts of different versions of the API.
 mod growth;
 /// Installing, upgrading, downgrading and removing by the rules.

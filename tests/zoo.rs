@@ -88,7 +88,8 @@ fn a_panic_in_any_hook_is_an_internal_error_with_message_and_place() {
     let host = home.host();
     let objects = json!({
         "provider": {"username": "acme"}, "media_type": "a/b", "url": "https://x.example", "asset": asset("Zoo"),
-        "product_spec": {}, "product_offering": {}, "order": order()
+        "product_spec": {}, "product_offering": {}, "order": order(),
+        "event": {"event": {"events_id": "clients.create", "id": "1", "dt": "2000-01-01T00:00:00+00:00"}}
     });
     let objects: HookObjects = serde_json::from_value(objects).expect("right");
     for hook in Hook::ALL.iter().copied().filter(|hook| *hook != Hook::GetUsageSpecs) {

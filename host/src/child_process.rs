@@ -25,6 +25,11 @@ pub fn run_child_process() {
             let host = host.to_str().and_then(|host| host.parse().ok());
             host.map_or_else(|| Err(std::io::Error::other("no host")), runtime::run_worker)
         }
+        #[cfg(target_os = "linux")]
+        [task, host, words @ ..] if task == "run" => {
+            let host = host.to_str().and_then(|host| host.parse().ok());
+            host.map_or_else(|| Err(std::io::Error::other("no host")), |host| runtime::become_script(host, words))
+        }
         _ => Err(std::io::Error::other("this child process was started with arguments that it doesn't know")),
     };
     // The parent reads the answer; an exit code tells it that there is none.

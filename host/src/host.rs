@@ -3,6 +3,7 @@
 mod backend;
 mod background;
 mod error;
+mod events;
 mod home;
 mod hooks;
 mod install;
@@ -17,11 +18,16 @@ use std::{
 use billhook_plugin_api::{Hook, PluginError};
 
 pub use error::HostError;
+pub use events::{EventError, HandlerFilter, Step};
 pub use install::{Downgrade, Install, Installed};
 
 use crate::{
     accounting::{Accounting, UsageApi},
-    dispatch::{Dispatcher, HookError, Loader, TICK},
+    delivery::Deliverer,
+    dispatch::{Dispatcher, HookError, Loader, Phases, TICK},
+    events::{Caller, HandlerOptions},
+    executions::{ExecutionLog, Retention},
+    ledger::Ledger,
     package::{self, CheckReport, Limits},
     registry::{DispatchRow, PluginDetails, PluginSummary, Registry, RegistryError},
     runtime::{ChildProgram, Confinement, HookAnswer, HookObjects, StateStore, lacking, sweep_workers},
@@ -38,6 +44,9 @@ pub struct HostOptions {
     usage_api: Option<Arc<dyn UsageApi>>,
     refresh_patience: Duration,
     is_observed: bool,
+    records_hooks: bool,
+    handlers: HandlerOptions,
+    retention: Retention,
 }
 
 impl fmt::Debug for HostOptions {
@@ -60,6 +69,9 @@ impl Default for HostOptions {
             usage_api: None,
             refresh_patience: Duration::from_secs(60),
             is_observed: false,
+            records_hooks: false,
+            handlers: HandlerOptions::default(),
+            retention: Retention::default(),
         }
     }
 }
@@ -109,6 +121,28 @@ impl HostOptions {
         self
     }
 
+    /// Whether calls of hooks are noted in the execution log; they aren't unless set. Calls of handlers and deliveries always
+    /// are. Noting a call never waits for the disk; where there are too many, some are dropped and counted.
+    #[must_use]
+    pub fn record(mut self, record: bool) -> Self {
+        self.records_hooks = record;
+        self
+    }
+
+    /// How long, and how much of, the execution log is kept: 30 days and 1 GiB unless set.
+    #[must_use]
+    pub fn keep_executions(mut self, age: Duration, bytes: u64) -> Self {
+        self.retention = Retention { age, bytes };
+        self
+    }
+
+    /// The hosts that handlers may be called at: `host`, `host:port`, or `*.domain` for all below a domain. Without a list, all.
+    #[must_use]
+    pub fn allowed_hosts(mut self, hosts: impl IntoIterator<Item = String>) -> Self {
+        self.handlers.allowed_hosts = Some(hosts.into_iter().collect());
+        self
+    }
+
     /// How much of a package is taken.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
@@ -136,8 +170,12 @@ pub struct Host {
 struct Shared {
     home: Home,
     registry: Arc<Registry>,
-    dispatcher: Dispatcher,
+    dispatcher: Arc<Dispatcher>,
     accounting: Accounting,
+    ledger: Arc<Ledger>,
+    log: Arc<ExecutionLog>,
+    /// Tells after listeners, once it was asked for.
+    deliverer: Arc<Mutex<Option<Deliverer>>>,
 }
 
 impl Shared {
@@ -199,6 +237,23 @@ impl Host {
             sweep_workers(&home.workers());
         }
         let (settings, quarantined) = (Arc::clone(&registry), Arc::clone(&registry));
+        let ledger = Arc::new(Ledger::new(home.path()));
+        let log = Arc::new(ExecutionLog::new(home.path(), options.retention));
+        let deliverer: Arc<Mutex<Option<Deliverer>>> = Arc::default();
+        let to_wake = Arc::downgrade(&deliverer);
+        let phases = Phases::new(
+            Caller::new(&options.handlers, options.child_program.clone()),
+            Arc::clone(&ledger),
+            Arc::clone(&log),
+            options.records_hooks,
+            Box::new(move || {
+                if let Some(deliverer) = to_wake.upgrade()
+                    && let Some(deliverer) = deliverer.lock().unwrap_or_else(PoisonError::into_inner).as_ref()
+                {
+                    deliverer.wake();
+                }
+            }),
+        );
         let dispatcher = Dispatcher::new(
             Arc::clone(&registry),
             Loader {
@@ -221,7 +276,9 @@ impl Host {
                     }
                 }),
             },
+            Arc::new(phases),
         );
+        let dispatcher = Arc::new(dispatcher);
         let accounting = Accounting {
             registry: Arc::clone(&registry),
             api: options.usage_api.clone(),
@@ -229,7 +286,7 @@ impl Host {
             patience: options.refresh_patience,
             is_ended: Default::default(),
         };
-        let shared = Arc::new(Shared { home, registry, dispatcher, accounting });
+        let shared = Arc::new(Shared { home, registry, dispatcher, accounting, ledger, log, deliverer });
         shared.refresh()?;
         let watched = Arc::clone(&shared);
         let watch = Background::start("billhook-watch", WATCH_INTERVAL, move || {
@@ -301,6 +358,7 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
+        self.stop_deliveries(LAST_WAIT);
         for thread in [&mut self.watch, &mut self.calls].into_iter().flatten() {
             thread.stop(LAST_WAIT);
         }

@@ -31,8 +31,13 @@
 mod accounting;
 mod child_process;
 mod crash_point;
+mod database;
+mod delivery;
 mod dispatch;
+mod events;
+mod executions;
 mod host;
+mod ledger;
 mod lifecycle;
 pub mod package;
 mod registry;
@@ -45,10 +50,17 @@ pub use accounting::{
 };
 /// The version of the plugin API that this host has.
 pub use billhook_plugin_api::abi::record::API_VERSION;
-pub use billhook_plugin_api::{ErrorKind, Hook, Json, data};
+pub use billhook_plugin_api::{Decimal, ErrorKind, Hook, Json, Timestamp, data};
 pub use child_process::run_child_process;
-pub use dispatch::HookError;
-pub use host::{Downgrade, Host, HostError, HostOptions, Install, Installed};
+pub use database::DatabaseError;
+pub use dispatch::{Forbidden, HookError};
+pub use events::{
+    BadEventName, BadHandler, EventInfo, EventKind, Handler, HandlerStatus, ListenerKind, Mode, NewEvent, OnFailure,
+    RetryPolicy, Task, UnknownEvent,
+};
+pub use executions::{Execution, ExecutionFilter, ExecutionLogError, ExecutionStatus};
+pub use host::{Downgrade, EventError, HandlerFilter, Host, HostError, HostOptions, Install, Installed, Step};
+pub use ledger::{Delivery, DeliveryFilter, DeliveryStatus, Emitted, LedgerError};
 pub use lifecycle::{
     AroundError, AssetOutcome, BeginError, BegunOffering, BegunProductSpec, BegunValidation, BundleError, Catalogue,
     CatalogueError, ChangedAsset, Done, NoBundles, ProductSpecValidation,

@@ -1,5 +1,6 @@
 //! Packages of fixtures, homes that are thrown away, and runs of the command.
 
+mod handler_server;
 mod raw_zip;
 mod terminal;
 mod usage_api;
@@ -18,6 +19,7 @@ use billhook::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+pub(crate) use handler_server::{Call, HandlerServer, Reply};
 pub(crate) use raw_zip::{Entry, RawZip};
 pub(crate) use terminal::run_on_terminal;
 pub(crate) use usage_api::{Fault, Paging, UsageServer, characteristic};

@@ -15,6 +15,7 @@ use crate::{
     dispatch::{Dispatcher, HookError},
     lifecycle::{Catalogue, assets_of_offering},
     registry::{NewUsage, UsageContract, UsageKey, UsageReport},
+    runtime::Borrowed,
 };
 
 /// What a refresh of a contract's usage came to. Everything that plugins reported is recorded, whatever became of sending it:
@@ -163,7 +164,9 @@ impl Accounting {
                 contract = &own;
             }
         }
-        let asked = dispatcher.about(hook, asset, |plugin| plugin.get_pending_accounting(asset, contract, order));
+        let objects = Borrowed { contract: Some(contract), order: Some(order), ..Borrowed::default() };
+        let asked =
+            dispatcher.about(hook, asset, objects, |plugin| plugin.get_pending_accounting(asset, contract, order));
         let (pending, changes) = match asked {
             Ok(answered) => answered,
             Err(refusal) => return Ok(Err(refusal)),

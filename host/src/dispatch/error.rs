@@ -5,7 +5,8 @@ use std::{fmt, time::Duration};
 use billhook_plugin_api::{ErrorKind, Hook};
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
-use crate::runtime::CallFailure;
+use super::Forbidden;
+use crate::{ledger::LedgerError, runtime::CallFailure};
 
 /// A refusal or a failure of a hook, with who refused what.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +16,7 @@ pub struct HookError(Box<Details>);
 struct Details {
     hook: Hook,
     plugin: Option<String>,
+    handler: Option<String>,
     asset: Option<String>,
     kind: ErrorKind,
     message: String,
@@ -25,8 +27,35 @@ struct Details {
 impl HookError {
     fn of_host(hook: Hook, plugin: Option<&str>, kind: ErrorKind, message: String) -> Self {
         let plugin = plugin.map(str::to_owned);
-        let details = Details { hook, plugin, asset: None, kind, message, retry_after: None, outcome_unknown: false };
+        let details = Details {
+            hook,
+            plugin,
+            handler: None,
+            asset: None,
+            kind,
+            message,
+            retry_after: None,
+            outcome_unknown: false,
+        };
         HookError(Box::new(details))
+    }
+
+    /// A before handler forbade it, or stands in the way.
+    #[cold]
+    pub(super) fn forbidden(hook: Hook, forbidden: Forbidden) -> Self {
+        let kind = if forbidden.by_policy { ErrorKind::Unavailable } else { ErrorKind::Forbidden };
+        let mut error = Self::of_host(hook, None, kind, forbidden.to_string());
+        error.0.handler = Some(forbidden.handler);
+        error
+    }
+
+    /// The hook went through, and its listeners can't be told of it.
+    #[cold]
+    pub(super) fn not_recorded(hook: Hook, problem: &LedgerError) -> Self {
+        let message = format!("it was done, and its listeners can't be told: {problem}");
+        let mut error = Self::of_host(hook, None, ErrorKind::Internal, message);
+        error.0.outcome_unknown = true;
+        error
     }
 
     #[cold]
@@ -71,7 +100,16 @@ impl HookError {
             CallFailure::Runtime(fault) => (fault.kind, fault.message, fault.retry_after, fault.outcome_unknown),
         };
         let plugin = Some(plugin.to_owned());
-        HookError(Box::new(Details { hook, plugin, asset: None, kind, message, retry_after, outcome_unknown }))
+        HookError(Box::new(Details {
+            hook,
+            plugin,
+            handler: None,
+            asset: None,
+            kind,
+            message,
+            retry_after,
+            outcome_unknown,
+        }))
     }
 
     #[cold]
@@ -88,6 +126,11 @@ impl HookError {
     /// The id of the plugin; none if no plugin has the asset's type.
     pub fn plugin(&self) -> Option<&str> {
         self.0.plugin.as_deref()
+    }
+
+    /// The handler that stands in the way, if it is one: the plugin was not called then.
+    pub fn handler(&self) -> Option<&str> {
+        self.0.handler.as_deref()
     }
 
     /// The id of the asset, if the hook is about one.
@@ -136,7 +179,7 @@ impl std::error::Error for HookError {}
 
 impl Serialize for HookError {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut object = serializer.serialize_struct("HookError", 8)?;
+        let mut object = serializer.serialize_struct("HookError", 9)?;
         object.serialize_field("kind", self.kind().name())?;
         object.serialize_field("status", &self.status())?;
         object.serialize_field("message", self.message())?;
@@ -144,6 +187,10 @@ impl Serialize for HookError {
         match self.plugin() {
             Some(plugin) => object.serialize_field("plugin", plugin)?,
             None => object.skip_field("plugin")?,
+        }
+        match self.handler() {
+            Some(handler) => object.serialize_field("handler", handler)?,
+            None => object.skip_field("handler")?,
         }
         match self.asset() {
             Some(asset) => object.serialize_field("asset", asset)?,

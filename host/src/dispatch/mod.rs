@@ -6,6 +6,7 @@
 mod error;
 mod hooks;
 mod observe;
+mod phases;
 mod slot;
 mod table;
 
@@ -13,7 +14,7 @@ use std::{
     ops::Deref,
     sync::{Arc, Mutex, PoisonError},
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use arc_swap::ArcSwap;
@@ -21,14 +22,20 @@ use billhook_plugin_api::Hook;
 
 pub(crate) use crate::runtime::overdue::TICK;
 pub use error::HookError;
+use hooks::FromAnswer;
+pub use phases::Forbidden;
+pub(crate) use phases::{Phases, replace_data};
 use slot::NotReady;
 pub(crate) use slot::{Loader, Slot};
 use table::Table;
 
 use crate::{
+    events::{ListenerKind, Listeners, NewEvent},
+    executions::{ExecutionStatus, Name, Note},
+    ledger::Record,
     package::Manifest,
-    registry::{DispatchRow, Registry, RegistryError},
-    runtime::{CallFailure, Plugin, overdue},
+    registry::{DispatchRow, Registry, RegistryError, Status},
+    runtime::{Borrowed, CallFailure, HookAnswer, Plugin, overdue},
 };
 
 /// Carries calls to plugins.
@@ -39,6 +46,7 @@ pub(crate) struct Dispatcher {
     registry: Arc<Registry>,
     table: Arc<Apart>,
     loader: Arc<Loader>,
+    phases: Arc<Phases>,
     /// Held while the table is made anew; holds what was taken out of it and may still be in use, and since when.
     retired: Arc<Mutex<Retired>>,
 }
@@ -47,8 +55,8 @@ pub(crate) struct Dispatcher {
 type Retired = Vec<(Instant, Arc<Slot>)>;
 
 impl Dispatcher {
-    pub(crate) fn new(registry: Arc<Registry>, loader: Loader) -> Self {
-        Dispatcher { registry, table: Arc::default(), loader: Arc::new(loader), retired: Arc::default() }
+    pub(crate) fn new(registry: Arc<Registry>, loader: Loader, phases: Arc<Phases>) -> Self {
+        Dispatcher { registry, table: Arc::default(), loader: Arc::new(loader), phases, retired: Arc::default() }
     }
 
     /// Makes the table anew if the registry changed. Calls that are under way finish on what they began with.
@@ -67,8 +75,7 @@ impl Dispatcher {
         let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
         let mut to_renew = Vec::new();
         if self.registry.generation()? != self.table.load().generation {
-            let (generation, rows) = self.registry.dispatch_rows()?;
-            let changed = self.table.load().with(generation, rows, &self.loader);
+            let changed = self.table.load().with(self.registry.dispatch_rows()?, &self.loader);
             self.table.store(Arc::new(changed.table));
             retired.extend(changed.gone.into_iter().map(|slot| (Instant::now(), slot)));
             to_renew = changed.to_renew;
@@ -109,59 +116,149 @@ impl Dispatcher {
         })
     }
 
-    /// Calls a hook of the plugin of an asset type.
+    /// Calls a hook, and what surrounds it where anybody listens to its calls. Also answers what the after listeners are to be
+    /// told.
     #[inline]
-    fn by_type<T: Default>(
+    fn call_found<T: FromAnswer>(
         &self,
         hook: Hook,
-        asset_type: &str,
-        call: impl FnOnce(&Plugin) -> Result<T, CallFailure>,
-    ) -> Result<T, HookError> {
-        self.call_found(
-            hook,
-            |table| table.by_type(asset_type).ok_or_else(|| HookError::unknown_type(hook, asset_type)),
-            call,
-        )
-    }
-
-    /// Calls a hook of a plugin by the plugin's id, whatever the asset's type is.
-    fn by_id<T: Default>(
-        &self,
-        hook: Hook,
-        id: &str,
-        call: impl FnOnce(&Plugin) -> Result<T, CallFailure>,
-    ) -> Result<T, HookError> {
-        self.call_found(hook, |table| table.by_id(id).ok_or_else(|| HookError::not_installed(hook, id)), call)
-    }
-
-    #[inline]
-    fn call_found<T: Default>(
-        &self,
-        hook: Hook,
-        find: impl Fn(&Table) -> Result<&Arc<Slot>, HookError>,
-        call: impl FnOnce(&Plugin) -> Result<T, CallFailure>,
-    ) -> Result<T, HookError> {
+        objects: Borrowed<'_>,
+        find: Finder<'_>,
+        call: impl Fn(&Plugin) -> Result<T, CallFailure>,
+    ) -> Result<(T, Vec<Record>), HookError> {
         let table = self.table.load();
-        let slot = find(&table)?;
+        if table.listeners.listen_to(hook) {
+            return self.call_listened_to(hook, &objects, find);
+        }
+        let object = objects.asset.map(|asset| asset.id.as_str());
+        let answer = self.call_plugin(hook, &table, find, object, &call)?;
+        // Takes no memory.
+        Ok((answer, Vec::new()))
+    }
+
+    /// Calls a hook of a plugin.
+    #[inline]
+    fn call_plugin<T: Default>(
+        &self,
+        hook: Hook,
+        table: &Table,
+        find: Finder<'_>,
+        object: Option<&str>,
+        call: &impl Fn(&Plugin) -> Result<T, CallFailure>,
+    ) -> Result<T, HookError> {
+        let slot = find.slot(hook, table)?;
         match slot.plugin(hook) {
-            Ok(Some(plugin)) => slot.run(hook, plugin, call),
+            Ok(Some(plugin)) => self.run(slot, hook, object, plugin, call),
             Ok(None) => Ok(T::default()),
             Err(NotReady::Refused(error)) => Err(error),
             Err(NotReady::NotLoaded(error)) => {
                 // The plugin may have been changed or removed since the table was made: then the answer is of its new
                 // state.
                 let table = self.table_after_refresh();
-                let now = find(&table)?;
+                let now = find.slot(hook, &table)?;
                 if Arc::ptr_eq(now, slot) {
                     return Err(error);
                 }
                 match now.plugin(hook) {
-                    Ok(Some(plugin)) => now.run(hook, plugin, call),
+                    Ok(Some(plugin)) => self.run(now, hook, object, plugin, call),
                     Ok(None) => Ok(T::default()),
                     Err(NotReady::Refused(error) | NotReady::NotLoaded(error)) => Err(error),
                 }
             }
         }
+    }
+
+    #[inline]
+    fn run<T>(
+        &self,
+        slot: &Slot,
+        hook: Hook,
+        object: Option<&str>,
+        plugin: &Plugin,
+        call: &impl Fn(&Plugin) -> Result<T, CallFailure>,
+    ) -> Result<T, HookError> {
+        if !self.phases.records_hooks || hook == Hook::OnEvent {
+            return slot.run(hook, plugin, call);
+        }
+        let start = Instant::now();
+        let answer = slot.run(hook, plugin, call);
+        self.phases.note(Note {
+            at: SystemTime::now(),
+            event: Name::Hook(hook.name()),
+            object: object.unwrap_or_default().to_owned(),
+            kind: ListenerKind::Plugin,
+            listener: Arc::clone(slot.id()),
+            attempt: 1,
+            status: answer.as_ref().err().map_or(ExecutionStatus::Success, status_of),
+            error: answer.as_ref().err().map(|error| error.message().to_owned()),
+            response: String::new(),
+            took: start.elapsed(),
+            delivery: None,
+        });
+        answer
+    }
+
+    /// Calls a hook whose calls are listened to: before handlers, the plugin with the objects as they left them, and what the
+    /// after listeners are to be told.
+    #[cold]
+    fn call_listened_to<T: FromAnswer>(
+        &self,
+        hook: Hook,
+        objects: &Borrowed<'_>,
+        find: Finder<'_>,
+    ) -> Result<(T, Vec<Record>), HookError> {
+        let table = self.table.load_full();
+        let id = find.slot(hook, &table)?.row().id.clone();
+        let chain = table.listeners.chain(hook.name());
+        let mut objects = Borrowed::to_owned(*objects);
+        let written = |problem: String| HookError::internal(hook, &id, problem);
+        let mut event = NewEvent::new(hook.name()).with_data(phases::data_of(&objects).map_err(written)?);
+        event.object_id = objects.asset.as_ref().map(|asset| asset.id.as_str().into());
+        let mut changes = self.phases.before_hook(hook, &chain, &event, &mut objects)?;
+        let object = event.object_id.as_ref().map(|id| id.as_str().to_owned());
+        let mut answer: HookAnswer = self
+            .call_plugin(hook, &table, find, object.as_deref(), &|plugin: &Plugin| objects.call(plugin, hook, None))?;
+        phases::add(&mut changes, std::mem::take(&mut answer.changes));
+        let mut records = Vec::new();
+        if !chain.after.is_empty() {
+            if let Some(asset) = &mut objects.asset {
+                changes.clone().apply(asset);
+            }
+            event.data = phases::data_of(&objects).map_err(written)?;
+            let listeners = chain.after.iter().map(|(_, listener)| listener.clone()).collect();
+            records.push(Record { event, listeners });
+        }
+        Ok((T::from_answer(HookAnswer { changes, ..answer }), records))
+    }
+
+    /// Records what listeners are told of hooks that went through. Durable on return.
+    pub(crate) fn tell(&self, hook: Hook, records: Vec<Record>) -> Result<(), HookError> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        self.phases.emit(records).map(drop).map_err(|error| HookError::not_recorded(hook, &error))
+    }
+
+    /// Who listens to which event.
+    pub(crate) fn listeners(&self) -> Arc<Listeners> {
+        Arc::clone(&self.table.load().listeners)
+    }
+
+    pub(crate) fn phases(&self) -> &Arc<Phases> {
+        &self.phases
+    }
+
+    /// Whether a plugin takes events now; `None` if it never will.
+    pub(crate) fn takes_events(&self, id: &str) -> Option<bool> {
+        let table = self.table.load();
+        let slot = table.by_id(id).filter(|slot| slot.implements(Hook::OnEvent))?;
+        Some(slot.row().status == Status::Enabled)
+    }
+
+    /// The id and the isolation-independent hooks of the plugin of an asset type, for explanations.
+    pub(crate) fn plugin_of_type(&self, asset_type: &str, hook: Hook) -> Option<(String, bool)> {
+        let table = self.table.load();
+        table.by_type(asset_type).map(|slot| (slot.row().id.clone(), slot.implements(hook)))
     }
 
     #[cold]
@@ -222,6 +319,36 @@ impl Drop for Dispatcher {
         self.table.store(Arc::default());
         // Whoever drops the host waits for its plugins, and not for ever.
         wait(end(slots), LAST_WAIT);
+    }
+}
+
+/// How a plugin is found.
+#[derive(Clone, Copy)]
+enum Finder<'a> {
+    /// By the type of its assets.
+    Type(&'a str),
+    /// By its id, whatever the asset's type is.
+    Id(&'a str),
+}
+
+impl Finder<'_> {
+    #[inline]
+    fn slot(self, hook: Hook, table: &Table) -> Result<&Arc<Slot>, HookError> {
+        match self {
+            Finder::Type(name) => table.by_type(name).ok_or_else(|| HookError::unknown_type(hook, name)),
+            Finder::Id(id) => table.by_id(id).ok_or_else(|| HookError::not_installed(hook, id)),
+        }
+    }
+}
+
+/// How a call that didn't go through is noted.
+pub(crate) fn status_of(error: &HookError) -> ExecutionStatus {
+    use billhook_plugin_api::ErrorKind;
+    match error.kind() {
+        _ if error.is_outcome_unknown() && error.message().starts_with("timed out") => ExecutionStatus::TimedOut,
+        _ if error.is_outcome_unknown() => ExecutionStatus::Unknown,
+        ErrorKind::Internal | ErrorKind::Unavailable => ExecutionStatus::Failed,
+        _ => ExecutionStatus::Forbidden,
     }
 }
 

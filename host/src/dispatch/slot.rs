@@ -132,6 +132,8 @@ enum Loading {
 /// One installed plugin.
 pub(crate) struct Slot {
     row: DispatchRow,
+    /// The id of the row, to be shared.
+    id: Arc<str>,
     /// The bit of each hook that is implemented.
     hooks: u32,
     /// What tells it from all other slots of this process.
@@ -170,6 +172,7 @@ impl Slot {
         let mut deadlines = [0; Hook::ALL.len()];
         Hook::ALL.iter().for_each(|hook| deadlines[*hook as usize] = deadline(*hook));
         Slot {
+            id: row.id.as_str().into(),
             row,
             hooks,
             number: NUMBERS.fetch_add(1, Ordering::Relaxed),
@@ -191,6 +194,10 @@ impl Slot {
         // Nobody else has the slot yet.
         let _ = slot.plugin.set(plugin);
         Ok(slot)
+    }
+
+    pub(super) fn id(&self) -> &Arc<str> {
+        &self.id
     }
 
     pub(super) fn row(&self) -> &DispatchRow {

@@ -2,15 +2,20 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use billhook_plugin_api::Hook;
 use foldhash::fast::RandomState;
 
 use super::{Loader, Slot, same};
-use crate::registry::DispatchRow;
+use crate::{
+    events::{DEFAULT_PRIORITY, EventNames, Listeners, ListeningPlugin},
+    registry::{DispatchRow, DispatchRows},
+};
 
 /// All plugins, by type and by id.
 #[derive(Default)]
 pub(super) struct Table {
     pub(super) generation: i64,
+    pub(super) listeners: Arc<Listeners>,
     // Its keys come from the operator and not from callers, so a quick hash will do.
     by_type: HashMap<String, Arc<Slot>, RandomState>,
     by_id: HashMap<String, Entry>,
@@ -37,10 +42,12 @@ impl Table {
 
     /// The table for new rows. What didn't change keeps its instance; a loaded plugin that only got new settings keeps its
     /// old one until [`Table::renewed`] gives it another.
-    pub(super) fn with(&self, generation: i64, rows: Vec<DispatchRow>, loader: &Arc<Loader>) -> Changed {
+    pub(super) fn with(&self, rows: DispatchRows, loader: &Arc<Loader>) -> Changed {
+        let DispatchRows { generation, plugins, handlers, events } = rows;
         let mut new = Table { generation, ..Table::default() };
         let mut to_renew = Vec::new();
-        for row in rows {
+        let mut listening = Vec::new();
+        for row in plugins {
             let old = self.by_id.get(&row.id);
             let slot = match old {
                 Some(old) if same(&old.row, &row) => Arc::clone(&old.slot),
@@ -50,8 +57,20 @@ impl Table {
                 }
                 _ => Arc::new(Slot::new(row.clone(), loader)),
             };
+            if slot.implements(Hook::OnEvent)
+                && let Some(events) = row.events.as_deref()
+            {
+                // What is no text was warned of when the package was loaded.
+                let events: Vec<serde_json::Value> = serde_json::from_str(events).unwrap_or_default();
+                listening.push(ListeningPlugin {
+                    id: row.id.clone(),
+                    priority: row.priority.unwrap_or(DEFAULT_PRIORITY),
+                    events: events.iter().filter_map(|event| event.as_str().map(str::to_owned)).collect(),
+                });
+            }
             new.insert(row, slot);
         }
+        new.listeners = Arc::new(Listeners::new(EventNames::new(events), handlers, listening));
         let gone = self.missing_in(&new);
         Changed { table: new, gone, to_renew }
     }
@@ -62,7 +81,8 @@ impl Table {
         if !self.by_id.get(&row.id).is_some_and(|entry| same(&entry.row, &row)) {
             return None;
         }
-        let mut new = Table { generation: self.generation, ..Table::default() };
+        let listeners = Arc::clone(&self.listeners);
+        let mut new = Table { generation: self.generation, listeners, ..Table::default() };
         for entry in self.by_id.values() {
             let slot = if entry.row.id == row.id { &slot } else { &entry.slot };
             new.insert(entry.row.clone(), Arc::clone(slot));

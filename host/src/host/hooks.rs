@@ -6,12 +6,15 @@ use billhook_plugin_api::{
 };
 
 use super::Host;
-use crate::dispatch::HookError;
+use crate::{dispatch::HookError, runtime::Borrowed};
 
 /// The hooks. Each finds the plugin by the asset's type and calls it on the thread of the caller.
 ///
 /// The answer is what the hook changed on the asset; saving it is the backend's business. A hook that the plugin doesn't
 /// implement changes nothing. An asset of a type that no plugin has is refused as invalid.
+///
+/// Each is an event of its own name, too: before handlers are asked first, and may change what the hook may or forbid; after
+/// listeners are told from the ledger when the hook went through.
 impl Host {
     /// A product specification with an asset of this type is about to be validated.
     pub fn on_pre_product_spec_validation(
@@ -21,13 +24,18 @@ impl Host {
         media_type: &str,
         url: &str,
     ) -> Result<(), HookError> {
-        self.shared.dispatcher.on_pre_product_spec_validation(provider, asset_t, media_type, url)
+        let dispatcher = &self.shared.dispatcher;
+        let ((), records) = dispatcher.on_pre_product_spec_validation(provider, asset_t, media_type, url)?;
+        dispatcher.tell(Hook::OnPreProductSpecValidation, records)
     }
 
     /// The product specification was validated and the asset saved.
     pub fn on_post_product_spec_validation(&self, provider: &User, asset: &Asset) -> Result<AssetChanges, HookError> {
         let hook = Hook::OnPostProductSpecValidation;
-        self.shared.dispatcher.about(hook, asset, |plugin| plugin.on_post_product_spec_validation(provider, asset))
+        let objects = Borrowed { provider: Some(provider), ..Borrowed::default() };
+        self.shared
+            .dispatcher
+            .about(hook, asset, objects, |plugin| plugin.on_post_product_spec_validation(provider, asset))
     }
 
     /// The product specification's id is about to be written onto the asset.
@@ -36,7 +44,8 @@ impl Host {
         asset: &Asset,
         product_spec: &Json<'_>,
     ) -> Result<AssetChanges, HookError> {
-        self.shared.dispatcher.about(Hook::OnPreProductSpecAttachment, asset, |plugin| {
+        let objects = Borrowed { product_spec: Some(product_spec), ..Borrowed::default() };
+        self.shared.dispatcher.about(Hook::OnPreProductSpecAttachment, asset, objects, |plugin| {
             plugin.on_pre_product_spec_attachment(asset, &asset.resource_type, product_spec)
         })
     }
@@ -47,7 +56,8 @@ impl Host {
         asset: &Asset,
         product_spec: &Json<'_>,
     ) -> Result<AssetChanges, HookError> {
-        self.shared.dispatcher.about(Hook::OnPostProductSpecAttachment, asset, |plugin| {
+        let objects = Borrowed { product_spec: Some(product_spec), ..Borrowed::default() };
+        self.shared.dispatcher.about(Hook::OnPostProductSpecAttachment, asset, objects, |plugin| {
             plugin.on_post_product_spec_attachment(asset, &asset.resource_type, product_spec)
         })
     }
@@ -58,7 +68,8 @@ impl Host {
         asset: &Asset,
         product_spec: &Json<'_>,
     ) -> Result<AssetChanges, HookError> {
-        self.shared.dispatcher.about(Hook::OnPreProductSpecUpgrade, asset, |plugin| {
+        let objects = Borrowed { product_spec: Some(product_spec), ..Borrowed::default() };
+        self.shared.dispatcher.about(Hook::OnPreProductSpecUpgrade, asset, objects, |plugin| {
             plugin.on_pre_product_spec_upgrade(asset, &asset.resource_type, product_spec)
         })
     }
@@ -69,7 +80,8 @@ impl Host {
         asset: &Asset,
         product_spec: &Json<'_>,
     ) -> Result<AssetChanges, HookError> {
-        self.shared.dispatcher.about(Hook::OnPostProductSpecUpgrade, asset, |plugin| {
+        let objects = Borrowed { product_spec: Some(product_spec), ..Borrowed::default() };
+        self.shared.dispatcher.about(Hook::OnPostProductSpecUpgrade, asset, objects, |plugin| {
             plugin.on_post_product_spec_upgrade(asset, &asset.resource_type, product_spec)
         })
     }
@@ -80,7 +92,8 @@ impl Host {
         asset: &Asset,
         product_offering: &Json<'_>,
     ) -> Result<AssetChanges, HookError> {
-        self.shared.dispatcher.about(Hook::OnPreProductOfferingValidation, asset, |plugin| {
+        let objects = Borrowed { product_offering: Some(product_offering), ..Borrowed::default() };
+        self.shared.dispatcher.about(Hook::OnPreProductOfferingValidation, asset, objects, |plugin| {
             plugin.on_pre_product_offering_validation(asset, product_offering)
         })
     }
@@ -91,7 +104,8 @@ impl Host {
         asset: &Asset,
         product_offering: &Json<'_>,
     ) -> Result<AssetChanges, HookError> {
-        self.shared.dispatcher.about(Hook::OnPostProductOfferingValidation, asset, |plugin| {
+        let objects = Borrowed { product_offering: Some(product_offering), ..Borrowed::default() };
+        self.shared.dispatcher.about(Hook::OnPostProductOfferingValidation, asset, objects, |plugin| {
             plugin.on_post_product_offering_validation(asset, product_offering)
         })
     }
@@ -104,7 +118,10 @@ impl Host {
         order: &Order,
     ) -> Result<AssetChanges, HookError> {
         let hook = Hook::OnProductAcquisition;
-        self.shared.dispatcher.about(hook, asset, |plugin| plugin.on_product_acquisition(asset, contract, order))
+        let objects = Borrowed { contract: Some(contract), order: Some(order), ..Borrowed::default() };
+        self.shared
+            .dispatcher
+            .about(hook, asset, objects, |plugin| plugin.on_product_acquisition(asset, contract, order))
     }
 
     /// A customer's product was suspended.
@@ -115,7 +132,10 @@ impl Host {
         order: &Order,
     ) -> Result<AssetChanges, HookError> {
         let hook = Hook::OnProductSuspension;
-        self.shared.dispatcher.about(hook, asset, |plugin| plugin.on_product_suspension(asset, contract, order))
+        let objects = Borrowed { contract: Some(contract), order: Some(order), ..Borrowed::default() };
+        self.shared
+            .dispatcher
+            .about(hook, asset, objects, |plugin| plugin.on_product_suspension(asset, contract, order))
     }
 
     /// The units that the plugin of an asset type can account for.
@@ -131,6 +151,9 @@ impl Host {
         order: &Order,
     ) -> Result<(PendingAccounting, AssetChanges), HookError> {
         let hook = Hook::GetPendingAccounting;
-        self.shared.dispatcher.about(hook, asset, |plugin| plugin.get_pending_accounting(asset, contract, order))
+        let objects = Borrowed { contract: Some(contract), order: Some(order), ..Borrowed::default() };
+        self.shared
+            .dispatcher
+            .about(hook, asset, objects, |plugin| plugin.get_pending_accounting(asset, contract, order))
     }
 }

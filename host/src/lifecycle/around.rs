@@ -10,7 +10,12 @@ use super::{
     bundles::{BundleError, Catalogue, assets_of_asset, assets_of_offering},
     form,
 };
-use crate::{dispatch::HookError, package::Format};
+use crate::{
+    dispatch::{Dispatcher, HookError},
+    ledger::Record,
+    package::Format,
+    runtime::Borrowed,
+};
 
 /// Why nothing was begun: no hook of the pair that follows will run, and the work must not.
 #[derive(Debug, thiserror::Error)]
@@ -97,6 +102,8 @@ pub struct BegunValidation<'a> {
     lifecycle: Lifecycle<'a>,
     provider: User,
     meta_info: Json<'static>,
+    /// What the pre hook's listeners are told when the whole pair went through.
+    records: Vec<Record>,
 }
 
 impl BegunValidation<'_> {
@@ -107,9 +114,14 @@ impl BegunValidation<'_> {
 
     /// Runs the post hook for the asset that the work found or created. Answers what is to be saved on it.
     pub fn finish(self, asset: &Asset) -> Result<AssetChanges, HookError> {
-        self.lifecycle.dispatcher.about(Hook::OnPostProductSpecValidation, asset, |plugin| {
+        let hook = Hook::OnPostProductSpecValidation;
+        let objects = Borrowed { provider: Some(&self.provider), ..Borrowed::default() };
+        let dispatcher = self.lifecycle.dispatcher;
+        let (changes, after) = dispatcher.about_in_pair(hook, asset, objects, |plugin| {
             plugin.on_post_product_spec_validation(&self.provider, asset)
-        })
+        })?;
+        tell(dispatcher, hook, self.records, after).map_err(|error| error.about(&asset.id))?;
+        Ok(changes)
     }
 }
 
@@ -122,6 +134,8 @@ pub struct BegunProductSpec<'a> {
     is_bundle: bool,
     product_spec: &'a Json<'a>,
     changes: AssetChanges,
+    /// What the pre hook's listeners are told when the whole pair went through.
+    records: Vec<Record>,
 }
 
 impl BegunProductSpec<'_> {
@@ -137,18 +151,28 @@ impl BegunProductSpec<'_> {
         }
         let Lifecycle { dispatcher, registry } = self.lifecycle;
         let (kind, spec) = (asset.resource_type.as_str(), self.product_spec);
-        if self.post == Hook::OnPostProductSpecUpgrade {
-            return dispatcher.about(self.post, asset, |plugin| plugin.on_post_product_spec_upgrade(asset, kind, spec));
+        let objects = Borrowed { product_spec: Some(spec), ..Borrowed::default() };
+        let is_upgrade = self.post == Hook::OnPostProductSpecUpgrade;
+        let (changes, after) = dispatcher.about_in_pair(self.post, asset, objects, |plugin| {
+            if is_upgrade {
+                plugin.on_post_product_spec_upgrade(asset, kind, spec)
+            } else {
+                plugin.on_post_product_spec_attachment(asset, kind, spec)
+            }
+        })?;
+        if is_upgrade {
+            tell(dispatcher, self.post, self.records, after).map_err(|error| error.about(&asset.id))?;
+            return Ok(changes);
         }
-        let changes =
-            dispatcher.about(self.post, asset, |plugin| plugin.on_post_product_spec_attachment(asset, kind, spec))?;
         let recorded = dispatcher.plugin_of(self.post, kind).and_then(|plugin| {
             let failed = |error| format!("the asset can't be recorded as in use: {error}");
             registry
                 .use_asset(&plugin, &asset.id)
                 .map_err(|error| HookError::internal(self.post, &plugin, failed(error)))
         });
-        recorded.map_err(|error| error.about(&asset.id))?;
+        recorded
+            .and_then(|()| tell(dispatcher, self.post, self.records, after))
+            .map_err(|error| error.about(&asset.id))?;
         Ok(changes)
     }
 }
@@ -159,6 +183,8 @@ pub struct BegunOffering<'a> {
     lifecycle: Lifecycle<'a>,
     product_offering: &'a Json<'a>,
     assets: Vec<ChangedAsset>,
+    /// What the pre hooks' listeners are told when all pairs went through.
+    records: Vec<Record>,
 }
 
 impl BegunOffering<'_> {
@@ -170,14 +196,25 @@ impl BegunOffering<'_> {
     /// Runs the post hook of each asset's own plugin. Answers the assets with all changes.
     pub fn finish(mut self) -> Result<Vec<ChangedAsset>, HookError> {
         let hook = Hook::OnPostProductOfferingValidation;
+        let dispatcher = self.lifecycle.dispatcher;
+        let mut records = std::mem::take(&mut self.records);
         for changed in &mut self.assets {
             let (asset, offering) = (&changed.asset, self.product_offering);
+            let objects = Borrowed { product_offering: Some(offering), ..Borrowed::default() };
             let post = |plugin: &crate::runtime::Plugin| plugin.on_post_product_offering_validation(asset, offering);
-            let changes = self.lifecycle.dispatcher.about(hook, asset, post)?;
+            let (changes, after) = dispatcher.about_in_pair(hook, asset, objects, post)?;
             changed.add(changes);
+            records.extend(after);
         }
+        dispatcher.tell(hook, records)?;
         Ok(self.assets)
     }
+}
+
+/// Records what the listeners of both hooks of a pair are told.
+fn tell(dispatcher: &Dispatcher, post: Hook, mut records: Vec<Record>, after: Vec<Record>) -> Result<(), HookError> {
+    records.extend(after);
+    dispatcher.tell(post, records)
 }
 
 impl<'a> Lifecycle<'a> {
@@ -196,8 +233,9 @@ impl<'a> Lifecycle<'a> {
             }
             form::Problem::Missing(problem) => HookError::invalid(hook, &id, problem),
         })?;
-        self.dispatcher.on_pre_product_spec_validation(new.provider, new.asset_t, new.media_type, new.url)?;
-        Ok(BegunValidation { lifecycle: self, provider: new.provider.clone(), meta_info })
+        let ((), records) =
+            self.dispatcher.on_pre_product_spec_validation(new.provider, new.asset_t, new.media_type, new.url)?;
+        Ok(BegunValidation { lifecycle: self, provider: new.provider.clone(), meta_info, records })
     }
 
     pub(crate) fn begin_product_spec(
@@ -212,10 +250,11 @@ impl<'a> Lifecycle<'a> {
         // An asset that is no bundle stands for itself, and for nothing else.
         let stands_for = assets_of_asset(asset, catalogue)?;
         let is_bundle = !matches!(stands_for.as_slice(), [own] if own.id == asset.id);
-        let mut changes = AssetChanges::default();
+        let (mut changes, mut records) = (AssetChanges::default(), Vec::new());
         if !is_bundle {
             let kind = asset.resource_type.as_str();
-            changes = self.dispatcher.about(pre, asset, |plugin| {
+            let objects = Borrowed { product_spec: Some(product_spec), ..Borrowed::default() };
+            (changes, records) = self.dispatcher.about_in_pair(pre, asset, objects, |plugin| {
                 if is_attachment {
                     plugin.on_pre_product_spec_attachment(asset, kind, product_spec)
                 } else {
@@ -223,7 +262,7 @@ impl<'a> Lifecycle<'a> {
                 }
             })?;
         }
-        Ok(BegunProductSpec { lifecycle: self, post, is_bundle, product_spec, changes })
+        Ok(BegunProductSpec { lifecycle: self, post, is_bundle, product_spec, changes, records })
     }
 
     pub(crate) fn begin_product_offering_validation(
@@ -232,15 +271,18 @@ impl<'a> Lifecycle<'a> {
         product_offering: &'a Json<'a>,
         catalogue: &dyn Catalogue,
     ) -> Result<BegunOffering<'a>, BeginError> {
-        let mut assets = Vec::new();
+        let (mut assets, mut records) = (Vec::new(), Vec::new());
+        let hook = Hook::OnPreProductOfferingValidation;
         for asset in assets_of_offering(offering, catalogue)? {
-            let changes = self.dispatcher.about(Hook::OnPreProductOfferingValidation, &asset, |plugin| {
+            let objects = Borrowed { product_offering: Some(product_offering), ..Borrowed::default() };
+            let (changes, after) = self.dispatcher.about_in_pair(hook, &asset, objects, |plugin| {
                 plugin.on_pre_product_offering_validation(&asset, product_offering)
             })?;
+            records.extend(after);
             let mut changed = ChangedAsset { asset, changes: AssetChanges::default() };
             changed.add(changes);
             assets.push(changed);
         }
-        Ok(BegunOffering { lifecycle: self, product_offering, assets })
+        Ok(BegunOffering { lifecycle: self, product_offering, assets, records })
     }
 }

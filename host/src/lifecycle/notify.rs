@@ -9,7 +9,7 @@ use super::{
     Lifecycle,
     bundles::{BundleError, Catalogue, assets_of_offering},
 };
-use crate::dispatch::HookError;
+use crate::{dispatch::HookError, runtime::Borrowed};
 
 /// What became of one asset.
 #[derive(Debug, Clone)]
@@ -30,8 +30,9 @@ impl Lifecycle<'_> {
         contract: &Contract,
         catalogue: &dyn Catalogue,
     ) -> Result<Vec<AssetOutcome>, BundleError> {
+        let objects = Borrowed { contract: Some(contract), order: Some(order), ..Borrowed::default() };
         let tell = |asset: Asset| {
-            let result = self.dispatcher.about(hook, &asset, |plugin| match hook {
+            let result = self.dispatcher.about(hook, &asset, objects, |plugin| match hook {
                 Hook::OnProductSuspension => plugin.on_product_suspension(&asset, contract, order),
                 _ => plugin.on_product_acquisition(&asset, contract, order),
             });

@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use billhook_plugin_api::Hook;
 use serde::Serialize;
 
 use super::{
@@ -116,6 +117,19 @@ pub(crate) fn examine(folder: &Path, files: &[PackageFile]) -> Examined {
             }
             if let Some(Err(error)) = draft.pull_accounting.map(|flag| inspect::check_accounting(flag, &module)) {
                 examined.errors.push(error.into());
+            }
+            let lists_events = examined.manifest.as_ref().is_some_and(|manifest| !manifest.events.is_empty());
+            match (lists_events, module.implements(Hook::OnEvent)) {
+                (true, false) => {
+                    let warning =
+                        "package.json lists events, and the module doesn't implement on_event: it hears of none";
+                    examined.warnings.push(warning.to_owned());
+                }
+                (false, true) if examined.manifest.is_some() => {
+                    let warning = "the module implements on_event, and package.json lists no events: it hears of none";
+                    examined.warnings.push(warning.to_owned());
+                }
+                _ => {}
             }
             examined.module = Some(module);
         }

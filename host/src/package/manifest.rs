@@ -104,6 +104,8 @@ pub struct Manifest {
     pub form: Vec<FormField>,
     /// What of a product the plugin overrides: `NAME`, `VERSION`, `OPEN`.
     pub overrides: Vec<String>,
+    /// The events that the plugin listens to.
+    pub events: Vec<String>,
     /// What is accepted and yet odd, a sentence each.
     pub warnings: Vec<String>,
     /// The document itself.
@@ -149,13 +151,14 @@ const REQUIRED: [(&str, Kind); 5] = [
     ("module", Kind::Text),
     ("version", Kind::Text),
 ];
-const OPTIONAL: [(&str, Kind); 6] = [
+const OPTIONAL: [(&str, Kind); 7] = [
     ("media_types", Kind::List),
     ("pull_accounting", Kind::Boolean),
     ("form", Kind::Object),
     ("form_order", Kind::List),
     ("overrides", Kind::List),
     ("runtime", Kind::Text),
+    ("events", Kind::List),
 ];
 
 impl Manifest {
@@ -327,6 +330,7 @@ impl Check {
         let formats = fields.get("formats").and_then(Value::as_array).map(|formats| self.formats(formats));
         let media_types = self.texts(fields, "media_types", None);
         let overrides = self.texts(fields, "overrides", Some(&["NAME", "VERSION", "OPEN"]));
+        let events = self.texts(fields, "events", None);
         let form = self.form(fields);
         if let Some(runtime) = text("runtime").filter(|runtime| *runtime != "native") {
             let problem = format!("this version of billhook has no runtime {runtime:?}; it knows \"native\"");
@@ -342,6 +346,7 @@ impl Check {
             pull_accounting: fields.get("pull_accounting").and_then(Value::as_bool).unwrap_or_default(),
             form,
             overrides,
+            events,
             warnings: Vec::new(),
             json: Value::Null,
         })

@@ -3,6 +3,7 @@
 //! One SQLite file in a home that several processes share. Every change is one transaction and raises the generation,
 //! by which a running host notices the changes of others.
 
+mod handlers;
 mod rows;
 mod schema;
 mod state;
@@ -18,7 +19,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehav
 use serde::Serialize;
 
 use crate::{package::ModuleInfo, runtime::RuntimeSettings};
-pub(crate) use rows::{DispatchRow, NewVersion, Tried};
+pub(crate) use rows::{DispatchRow, DispatchRows, NewVersion, Tried};
 pub use rows::{InstalledVersion, PendingSpec, PluginDetails, PluginSummary, Status, UsageSpecState};
 use schema::Presence;
 pub(crate) use state::read_only_state;
@@ -136,14 +137,14 @@ impl Registry {
         Ok(self.main().query_row("SELECT generation FROM registry", (), |row| row.get(0))?)
     }
 
-    /// All plugins as the dispatch needs them, and the generation that this is of.
-    pub(crate) fn dispatch_rows(&self) -> Result<(i64, Vec<DispatchRow>), RegistryError> {
+    /// Everything as the dispatch needs it.
+    pub(crate) fn dispatch_rows(&self) -> Result<DispatchRows, RegistryError> {
         let mut connection = self.main();
         let transaction = connection.transaction()?;
         let generation = transaction.query_row("SELECT generation FROM registry", (), |row| row.get(0))?;
         let mut statement = transaction.prepare_cached(
             "SELECT p.id, v.name, v.digest, v.library_digest, v.module, p.enabled, p.needs_settings, p.settings_changed,
-                    p.quarantined, p.runtime
+                    p.quarantined, p.runtime, p.priority, json_extract(v.manifest, '$.events')
              FROM plugin p JOIN version v ON v.plugin = p.id AND v.position = p.position",
         )?;
         let rows = statement.query_map((), |row| {
@@ -159,9 +160,13 @@ impl Registry {
                 quarantined,
                 runtime: row.get(9)?,
                 settings_changed: row.get(7)?,
+                priority: row.get(10)?,
+                events: row.get(11)?,
             })
         })?;
-        Ok((generation, rows.collect::<Result<_, _>>()?))
+        let plugins = rows.collect::<Result<_, _>>()?;
+        let (handlers, events) = (handlers::all(&transaction)?, handlers::own_events(&transaction)?);
+        Ok(DispatchRows { generation, plugins, handlers, events })
     }
 
     /// All plugins, ordered by id.
@@ -183,19 +188,21 @@ impl Registry {
         // One transaction, so that no other process's change comes in between.
         let transaction = connection.transaction()?;
         let Some(summary) = find_summary(&transaction, id)? else { return Ok(None) };
-        let (needs_settings, quarantined, runtime, settings, manifest, module, usage_specs): (
+        let (needs_settings, quarantined, priority, runtime): (
             Option<String>,
             Option<String>,
+            Option<u32>,
             Option<String>,
-            String,
-            String,
-            String,
-            String,
         ) = transaction.query_row(
-            "SELECT p.needs_settings, p.quarantined, p.runtime, p.settings, v.manifest, v.module, v.usage_specs
+            "SELECT needs_settings, quarantined, priority, runtime FROM plugin WHERE id = ?1",
+            [id],
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
+        )?;
+        let (settings, manifest, module, usage_specs): (String, String, String, String) = transaction.query_row(
+            "SELECT p.settings, v.manifest, v.module, v.usage_specs
                  FROM plugin p JOIN version v ON v.plugin = p.id AND v.position = p.position WHERE p.id = ?1",
             [id],
-            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?, row.get(6)?)),
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
         )?;
         let mut statement = transaction
             .prepare("SELECT version, installed_at, digest FROM version WHERE plugin = ?1 ORDER BY position")?;
@@ -218,6 +225,7 @@ impl Registry {
             summary,
             needs_settings,
             quarantined,
+            priority,
             runtime: runtime.map_or_else(|| Ok(RuntimeSettings::default()), |runtime| parse(id, &runtime))?,
             settings: parse(id, &settings)?,
             manifest: parse(id, &manifest)?,

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::SpecRow;
 use crate::{
+    events::Handler,
     package::{ModuleInfo, Version},
     runtime::RuntimeSettings,
 };
@@ -74,6 +75,9 @@ pub struct PluginDetails {
     /// Why it is in quarantine, if it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quarantined: Option<String>,
+    /// Its place among the listeners of an event, if it was given one: lower ones come first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u32>,
     /// How it is run.
     pub runtime: RuntimeSettings,
     /// The operator's settings.
@@ -159,6 +163,19 @@ pub(crate) struct DispatchRow {
     pub(crate) runtime: Option<String>,
     /// The generation in which the settings were last changed.
     pub(crate) settings_changed: i64,
+    /// Its place among the listeners of an event; none is the default.
+    pub(crate) priority: Option<u32>,
+    /// The `events` of its package.json, a JSON document.
+    pub(crate) events: Option<String>,
+}
+
+/// Everything that the dispatch needs, and the generation that this is of.
+pub(crate) struct DispatchRows {
+    pub(crate) generation: i64,
+    pub(crate) plugins: Vec<DispatchRow>,
+    pub(crate) handlers: Vec<Handler>,
+    /// The operator's own events, with what they are about.
+    pub(crate) events: Vec<(String, String)>,
 }
 
 /// The outcome of a trial, as it is kept.

@@ -14,14 +14,14 @@ use super::{BUSY, RegistryError};
 
 /// The format: within a major, a later minor only adds what an older billhook can leave alone.
 const MAJOR: i64 = 1;
-const MINOR: i64 = 2;
+const MINOR: i64 = 3;
 /// `user_version` is major times this plus minor.
 const RADIX: i64 = 1000;
 /// `application_id`: tells our files from other programs'.
 const APPLICATION: i64 = 0x6268_6f6f;
 
 /// What each minor format adds, from 1.0 on. Never edited once it was released: a later format adds a later entry.
-const FORMATS: [&str; 1 + MINOR as usize] = [FORMAT_1_0, FORMAT_1_1, FORMAT_1_2];
+const FORMATS: [&str; 1 + MINOR as usize] = [FORMAT_1_0, FORMAT_1_1, FORMAT_1_2, FORMAT_1_3];
 
 const FORMAT_1_0: &str = "
 CREATE TABLE registry (
@@ -137,6 +137,24 @@ const FORMAT_1_2: &str = "
 ALTER TABLE plugin ADD COLUMN runtime TEXT;
 -- Why the plugin takes no calls until it is enabled again, if it crashed too often.
 ALTER TABLE plugin ADD COLUMN quarantined TEXT;
+";
+
+const FORMAT_1_3: &str = "
+-- The plugin's place among the listeners of an event; null is the default.
+ALTER TABLE plugin ADD COLUMN priority INTEGER;
+
+CREATE TABLE event (
+    -- An event that the operator added.
+    name TEXT PRIMARY KEY,
+    description TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE handler (
+    name TEXT PRIMARY KEY,
+    -- Everything else about it but the secret: a JSON document.
+    definition TEXT NOT NULL,
+    secret TEXT
+) STRICT, WITHOUT ROWID;
 ";
 
 /// Opens a connection whose commits are durable.
@@ -303,7 +321,7 @@ mod tests {
         assert!(open(&path).is_ok_and(|(_, is_new, _)| !is_new), "a later minor format is only added to");
         connection.pragma_update(None, "user_version", 2_000).expect("written");
         let error = open(&path).expect_err("refused").to_string();
-        assert!(error.contains("has format 2.0") && error.contains("it knows 1.2"), "{error}");
+        assert!(error.contains("has format 2.0") && error.contains("it knows 1.3"), "{error}");
     }
 
     /// A registry as the first release of the format made it.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use billhook_plugin_api::{
     ErrorKind, Hook, Json, PendingAccounting, PluginError, UsageSpec,
     abi::tables::LazyOrder,
-    data::{Asset, AssetChanges, Contract, Order, User},
+    data::{Asset, AssetChanges, Contract, Event, Order, User},
 };
 use serde::{Deserialize, Serialize, Serializer, ser::SerializeStruct};
 
@@ -67,6 +67,7 @@ pub(crate) struct Borrowed<'a> {
     pub(crate) product_offering: Option<&'a Json<'a>>,
     pub(crate) contract: Option<&'a Contract>,
     pub(crate) order: Option<&'a Order>,
+    pub(crate) event: Option<&'a Event>,
 }
 
 impl Borrowed<'_> {
@@ -83,6 +84,7 @@ impl Borrowed<'_> {
             product_offering: self.product_offering.map(json),
             contract: self.contract.cloned(),
             order: self.order.cloned(),
+            event: self.event.cloned(),
         }
     }
 }
@@ -108,7 +110,7 @@ impl Serialize for Head<'_> {
 
 impl Serialize for Borrowed<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut objects = serializer.serialize_struct("HookObjects", 9)?;
+        let mut objects = serializer.serialize_struct("HookObjects", 10)?;
         macro_rules! field {
             ($name:ident) => {
                 field!($name, self.$name)
@@ -129,6 +131,7 @@ impl Serialize for Borrowed<'_> {
         field!(product_offering);
         field!(contract);
         field!(order, self.order.map(Head));
+        field!(event);
         objects.end()
     }
 }
@@ -165,9 +168,28 @@ pub struct HookObjects {
     /// The order.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub order: Option<Order>,
+    /// The event of `on_event`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub event: Option<Event>,
 }
 
 impl HookObjects {
+    /// The same objects, borrowed.
+    pub(crate) fn borrowed(&self) -> Borrowed<'_> {
+        Borrowed {
+            provider: self.provider.as_ref(),
+            asset_t: self.asset_t.as_deref(),
+            media_type: self.media_type.as_deref(),
+            url: self.url.as_deref(),
+            asset: self.asset.as_ref(),
+            product_spec: self.product_spec.as_ref(),
+            product_offering: self.product_offering.as_ref(),
+            contract: self.contract.as_ref(),
+            order: self.order.as_ref(),
+            event: self.event.as_ref(),
+        }
+    }
+
     /// Calls a hook with what it takes of these objects. `contracts` fetches an order's contracts, where they were left out.
     pub(crate) fn call(
         &self,
@@ -241,6 +263,10 @@ impl HookObjects {
                 };
                 Ok(HookAnswer { changes, pending_accounting: Some(pending), ..HookAnswer::default() })
             }
+            Hook::OnEvent => {
+                plugin.on_event(self.event.as_ref().ok_or_else(|| missing("event"))?)?;
+                Ok(HookAnswer::default())
+            }
             other => Err(PluginError::internal(format!("this host can't call {other}")).into()),
         }
     }
@@ -294,6 +320,7 @@ mod tests {
             product_offering: Some(&spec),
             contract: Some(&contract),
             order: Some(&order),
+            event: None,
         };
         let mut expected = borrowed.to_owned();
         let text = serde_json::to_string(&borrowed).unwrap();

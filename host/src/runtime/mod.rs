@@ -9,8 +9,10 @@ mod confine;
 mod in_process;
 pub(crate) mod overdue;
 mod plugin;
+mod script;
 mod services;
 mod settings;
+mod starter;
 #[cfg(target_os = "linux")]
 mod supervisor;
 mod trial;
@@ -20,12 +22,13 @@ mod worker;
 #[path = "no_worker.rs"]
 mod worker;
 
-pub(crate) use call::CallFailure;
+pub(crate) use call::{Borrowed, CallFailure};
 pub use call::{HookAnswer, HookObjects};
 pub use child::ChildProgram;
 pub(crate) use child::child_arguments;
 pub(crate) use in_process::{Instance, Library};
 pub(crate) use plugin::{InProcess, Plugin};
+pub(crate) use script::{Script, ScriptEnd, ScriptExit, run_script};
 pub(crate) use services::{PluginServices, StateStore};
 pub use settings::{Confinement, HookSettings, Isolation, RuntimeSettings, WorkerLimits};
 pub use trial::{Stage, TrialError};
@@ -34,4 +37,4 @@ pub(crate) use trial::{ThrowAwayState, Trial, TrialOutcome, run as run_trial, tr
 pub(crate) use worker::lacking;
 pub(crate) use worker::{WorkerConfig, Workers, sweep as sweep_workers, try_in_worker};
 #[cfg(target_os = "linux")]
-pub(crate) use {confine::lacking, worker::run as run_worker};
+pub(crate) use {confine::lacking, script::become_script, worker::run as run_worker};

@@ -9,7 +9,7 @@ use std::{
 use billhook_plugin_api::{
     Hook, Json, PendingAccounting, PluginError, UsageSpec,
     abi::module::{LentOrder, PluginInstance},
-    data::{Asset, AssetChanges, Contract, User},
+    data::{Asset, AssetChanges, Contract, Event, User},
 };
 
 use super::{
@@ -347,6 +347,14 @@ impl Plugin {
                     },
                 )
                 .map(|answer| (answer.pending_accounting.unwrap_or_default(), answer.changes)),
+        }
+    }
+
+    /// Calls `on_event`.
+    pub(crate) fn on_event(&self, event: &Event) -> Result<(), CallFailure> {
+        match self.here(Hook::OnEvent)? {
+            Some(hooks) => Ok(hooks.on_event(event)?),
+            None => self.changes(Hook::OnEvent, Borrowed { event: Some(event), ..Borrowed::default() }).map(drop),
         }
     }
 }

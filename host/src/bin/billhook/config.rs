@@ -4,6 +4,7 @@ use std::{
     io::ErrorKind,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -15,6 +16,34 @@ use serde::Deserialize;
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Config {
     usage_api: Option<UsageApiSettings>,
+    handlers: Handlers,
+    log: Log,
+}
+
+/// What is allowed to handlers.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Handlers {
+    /// The hosts that may be called; all if it is left out.
+    allowed_hosts: Option<Vec<String>>,
+}
+
+/// The execution log.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Log {
+    /// Whether calls of hooks are in it.
+    hooks: bool,
+    /// For how many days executions are kept.
+    keep_days: u64,
+    /// How large the log may grow, in MiB.
+    keep_mb: u64,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Log { hooks: true, keep_days: 30, keep_mb: 1024 }
+    }
 }
 
 /// The name of the file in a home.
@@ -47,7 +76,12 @@ impl Config {
 
     /// How the host works with this configuration.
     pub(crate) fn options(&self) -> anyhow::Result<HostOptions> {
-        let mut options = HostOptions::new();
+        let Log { hooks, keep_days, keep_mb } = self.log;
+        let age = Duration::from_secs(keep_days.saturating_mul(86_400));
+        let mut options = HostOptions::new().record(hooks).keep_executions(age, keep_mb.saturating_mul(1024 * 1024));
+        if let Some(hosts) = &self.handlers.allowed_hosts {
+            options = options.allowed_hosts(hosts.iter().cloned());
+        }
         if let Some(settings) = &self.usage_api {
             options = options.usage_api(Arc::new(HttpUsageApi::new(settings)?));
         }

@@ -1,6 +1,23 @@
 //! What to do next about an error, in the words of the command.
 
-use billhook::{HostError, RegistryError, TrialError};
+use billhook::{EventError, HostError, RegistryError, TrialError};
+
+/// What to do next about an event, a handler or a delivery, in a line, where there is something.
+pub(crate) fn event_hint(error: &EventError) -> Option<String> {
+    Some(match error {
+        EventError::Unknown(_) => "listevents shows all; addevent NAME adds one of your own".to_owned(),
+        EventError::EventExists { .. } => "listevents shows all".to_owned(),
+        EventError::HandlerExists { name } => format!("sethandler {name:?} changes it"),
+        EventError::NoHandler { .. } => "listhandlers shows them, and with --status archived the rest".to_owned(),
+        EventError::HandlerInUse { name, .. } => {
+            format!("listdeliveries --listener {name:?} shows them; --force makes them dead letters")
+        }
+        EventError::NoDelivery { .. } => "listdeliveries shows them".to_owned(),
+        EventError::Forbidden(_) => "nothing was recorded; log shows what the handler answered".to_owned(),
+        EventError::Host(error) => return hint(error),
+        _ => return None,
+    })
+}
 
 /// What to do next, in a line, where there is something.
 pub(crate) fn hint(error: &HostError) -> Option<String> {

@@ -1,24 +1,41 @@
 //! The `billhook` command: one file a verb. It parses, calls the library, and prints; nothing below it prints.
 
+mod addevent;
+mod addhandler;
 mod callplugin;
 mod checkplugin;
 mod completions;
 mod config;
+mod deliver;
 mod disableplugin;
+mod discard;
 mod downgradeplugin;
+mod emit;
 mod enableplugin;
+mod explain;
+mod handler_options;
 mod hints;
+mod listdeliveries;
+mod listevents;
+mod listhandlers;
 mod listplugins;
 mod loadplugin;
+mod log;
 mod newplugin;
 mod output;
 mod packplugin;
 mod progress;
 mod quickstart;
 mod reconcile;
+mod redrive;
+mod removehandler;
 mod removeplugin;
+mod sethandler;
 mod setplugin;
+mod showdelivery;
+mod showhandler;
 mod showplugin;
+mod times;
 
 use std::{
     fs,
@@ -97,6 +114,45 @@ enum Verb {
     /// Give a plugin other settings, or run it otherwise
     #[command(name = "setplugin")]
     Set(setplugin::Arguments),
+    /// Attach a script or an HTTP endpoint to an event
+    #[command(name = "addhandler")]
+    AddHandler(addhandler::Arguments),
+    /// List and search handlers
+    #[command(name = "listhandlers")]
+    ListHandlers(listhandlers::Arguments),
+    /// Show everything about a handler
+    #[command(name = "showhandler")]
+    ShowHandler(showhandler::Arguments),
+    /// Change a handler: enable, disable or archive it, or call something else
+    #[command(name = "sethandler")]
+    SetHandler(sethandler::Arguments),
+    /// Remove a handler
+    #[command(name = "removehandler")]
+    RemoveHandler(removehandler::Arguments),
+    /// List all events that can be emitted and listened to
+    #[command(name = "listevents")]
+    ListEvents,
+    /// Add an event of your own
+    #[command(name = "addevent")]
+    AddEvent(addevent::Arguments),
+    /// Show what happens at an event: who is called, in which order
+    Explain(explain::Arguments),
+    /// Tell that an event happened: ask its before handlers, record it, and deliver it to its after listeners
+    Emit(emit::Arguments),
+    /// Deliver events in the foreground
+    Deliver(deliver::Arguments),
+    /// List and search deliveries
+    #[command(name = "listdeliveries")]
+    ListDeliveries(listdeliveries::Arguments),
+    /// Show everything about a delivery: its event, and what became of each attempt
+    #[command(name = "showdelivery")]
+    ShowDelivery(showdelivery::Arguments),
+    /// Attempt dead letters again
+    Redrive(redrive::Arguments),
+    /// Give deliveries up
+    Discard(discard::Arguments),
+    /// Show the execution log: every call of every listener
+    Log(log::Arguments),
     /// Bring the usage API up to date: specifications of units, and usage that was left unsent
     #[command(name = "reconcile")]
     Reconcile,
@@ -136,6 +192,21 @@ fn run(verb: Verb, global: &Global, output: &Output) -> anyhow::Result<()> {
         Verb::Enable(arguments) => enableplugin::run(&arguments, global, output),
         Verb::Disable(arguments) => disableplugin::run(&arguments, global, output),
         Verb::Set(arguments) => setplugin::run(&arguments, global, output),
+        Verb::AddHandler(arguments) => addhandler::run(&arguments, global, output),
+        Verb::ListHandlers(arguments) => listhandlers::run(&arguments, global, output),
+        Verb::ShowHandler(arguments) => showhandler::run(&arguments, global, output),
+        Verb::SetHandler(arguments) => sethandler::run(&arguments, global, output),
+        Verb::RemoveHandler(arguments) => removehandler::run(&arguments, global, output),
+        Verb::ListEvents => listevents::run(global, output),
+        Verb::AddEvent(arguments) => addevent::run(&arguments, global, output),
+        Verb::Explain(arguments) => explain::run(&arguments, global, output),
+        Verb::Emit(arguments) => emit::run(&arguments, global, output),
+        Verb::Deliver(arguments) => deliver::run(&arguments, global, output),
+        Verb::ListDeliveries(arguments) => listdeliveries::run(&arguments, global, output),
+        Verb::ShowDelivery(arguments) => showdelivery::run(&arguments, global, output),
+        Verb::Redrive(arguments) => redrive::run(&arguments, global, output),
+        Verb::Discard(arguments) => discard::run(&arguments, global, output),
+        Verb::Log(arguments) => log::run(&arguments, global, output),
         Verb::Reconcile => reconcile::run(global, output),
         Verb::Quickstart(arguments) => quickstart::run(&arguments, output),
         Verb::Completions(arguments) => completions::run(&arguments),

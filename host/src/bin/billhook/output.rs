@@ -2,8 +2,8 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use billhook::{HookError, HostError};
-
+use billhook::{EventError, HookError, HostError};
+use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
 use crate::hints;
@@ -39,6 +39,11 @@ impl Output {
         write(&line)
     }
 
+    /// Prints a value as one line of JSON.
+    pub(crate) fn json_line<T: Serialize>(&self, value: &T) -> anyhow::Result<()> {
+        write(&format!("{}\n", serde_json::to_string(value)?))
+    }
+
     /// Prints text; what isn't meant for a terminal is taken out of it.
     pub(crate) fn text(&self, text: &str) -> anyhow::Result<()> {
         if text.is_empty() { Ok(()) } else { write(&format!("{}\n", plain(text))) }
@@ -57,7 +62,8 @@ impl Output {
     pub(crate) fn error(&self, error: &anyhow::Error) {
         let chain: Vec<String> = error.chain().map(ToString::to_string).collect();
         let host = error.chain().find_map(|cause| cause.downcast_ref::<HostError>());
-        let hint = host.and_then(hints::hint);
+        let event = error.chain().find_map(|cause| cause.downcast_ref::<EventError>());
+        let hint = event.and_then(hints::event_hint).or_else(|| host.and_then(hints::hint));
         if self.json {
             let hook = error.chain().find_map(|cause| cause.downcast_ref::<HookError>());
             let value = serde_json::json!({ "error": chain.join(": "), "hint": hint, "refusal": hook });
@@ -110,4 +116,27 @@ pub(crate) fn plain(text: &str) -> String {
 /// Whether the reader of the answer went away.
 pub(crate) fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// Rows: a table on a terminal, else one a line with tabs between the cells, for other programs.
+pub(crate) fn rows(terminal: bool, titles: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+    if terminal {
+        let mut table = Table::new();
+        table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+        table.set_header(titles);
+        // A terminal that tells no width is not taken for one of a few columns.
+        if table.width().is_none_or(|width| width < 40) {
+            table.set_content_arrangement(ContentArrangement::Disabled);
+        }
+        for row in rows {
+            table.add_row(row.iter().map(|cell| plain(cell)));
+        }
+        return table.to_string();
+    }
+    let line = |row: Vec<String>| {
+        // One row is one line, whatever its cells hold.
+        let cells: Vec<String> = row.iter().map(|cell| cell.replace(['\n', '\t', '\r'], " ")).collect();
+        cells.join("\t").trim_end_matches('\t').to_owned()
+    };
+    rows.map(line).collect::<Vec<_>>().join("\n")
 }

@@ -8,7 +8,7 @@ use billhook::{Host, HostError, RuntimeSettings};
 use crate::{Global, IsolationArgument, PluginId, output::Output, progress::Progress, read_text};
 
 #[derive(clap::Args)]
-#[group(id = "change", required = true, multiple = true, args = ["settings", "isolation", "runtime"])]
+#[group(id = "change", required = true, multiple = true, args = ["settings", "isolation", "runtime", "priority"])]
 pub(crate) struct Arguments {
     #[command(flatten)]
     plugin: PluginId,
@@ -21,6 +21,9 @@ pub(crate) struct Arguments {
     /// How the plugin is run: a JSON file of deadlines, workers and limits, which replaces what was set before
     #[arg(long, value_name = "FILE")]
     runtime: Option<PathBuf>,
+    /// The plugin's place among the listeners of an event: lower ones come first; 100 unless set
+    #[arg(long, value_name = "NUMBER")]
+    priority: Option<u32>,
 }
 
 pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> anyhow::Result<()> {
@@ -45,6 +48,14 @@ pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> an
         plugin = Some(changed.map_err(|error| named(error, path))?);
         said.push(format!("{id} has the new settings"));
     }
+    if let Some(priority) = arguments.priority {
+        host.set_priority(id, priority)?;
+        said.push(format!("{id} listens with priority {priority}"));
+    }
+    let plugin = match plugin {
+        Some(plugin) => plugin,
+        None => host.show(id)?.summary,
+    };
     output.answer(&plugin, |_| said.join("\n"))
 }
 

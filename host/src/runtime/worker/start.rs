@@ -5,44 +5,16 @@ use std::{
     os::{fd::OwnedFd, unix::net::UnixStream},
     path::Path,
     process::{Child, Stdio},
-    sync::{Arc, Mutex, OnceLock, PoisonError, mpsc},
+    sync::Arc,
     thread,
 };
 
 use billhook_plugin_api::{PluginError, abi::services::HostServices};
 
 use super::{
-    super::{ChildProgram, PluginServices},
+    super::{ChildProgram, PluginServices, starter},
     wire::{Incoming, LARGEST_SERVICE, LONGEST_LINE, Served, Service, cut, receive, send},
 };
-
-/// The thread that starts workers. Their death is bound to the thread that started them, so it lasts as long as this process.
-struct Starter {
-    jobs: Mutex<mpsc::Sender<Job>>,
-}
-
-type Job = Box<dyn FnOnce() + Send>;
-
-impl Starter {
-    fn get() -> io::Result<&'static Starter> {
-        static STARTER: OnceLock<Option<Starter>> = OnceLock::new();
-        let starter = STARTER.get_or_init(|| {
-            let (jobs, todo) = mpsc::channel::<Job>();
-            let run = move || todo.into_iter().for_each(|job| job());
-            thread::Builder::new().name("billhook-workers".to_owned()).spawn(run).ok()?;
-            Some(Starter { jobs: Mutex::new(jobs) })
-        });
-        starter.as_ref().ok_or_else(|| io::Error::other("the thread that starts workers can't be started"))
-    }
-
-    fn spawn(mut command: std::process::Command) -> io::Result<Child> {
-        let (done, started) = mpsc::sync_channel(1);
-        let job: Job = Box::new(move || drop(done.send(command.spawn())));
-        let jobs = Self::get()?.jobs.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        jobs.send(job).map_err(|_| io::Error::other("the thread that starts workers ended"))?;
-        started.recv().map_err(|_| io::Error::other("the thread that starts workers failed"))?
-    }
-}
 
 /// Starts the process of a worker. Answers it with the sockets of calls and of services.
 pub(super) fn spawn(
@@ -61,7 +33,7 @@ pub(super) fn spawn(
             command.env(name, value);
         }
     }
-    Ok((Starter::spawn(command)?, calls, services))
+    Ok((starter::spawn(command)?, calls, services))
 }
 
 /// Serves what a worker asks for, on a thread of its own, until the worker is gone.

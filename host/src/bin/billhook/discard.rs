@@ -1,0 +1,23 @@
+//! `billhook discard NUMBER…`
+
+use serde_json::json;
+
+use crate::{Global, output::Output};
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// The deliveries' numbers, as listdeliveries shows them
+    #[arg(value_name = "NUMBER", required = true)]
+    numbers: Vec<i64>,
+}
+
+pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> anyhow::Result<()> {
+    let host = global.host()?;
+    for number in &arguments.numbers {
+        host.discard(*number)?;
+    }
+    output.answer(&json!({ "discarded": arguments.numbers }), |_| {
+        let count = arguments.numbers.len();
+        format!("{count} deliver{} will not be attempted again", if count == 1 { "y" } else { "ies" })
+    })
+}

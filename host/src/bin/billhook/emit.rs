@@ -1,0 +1,103 @@
+//! `billhook emit EVENT --data FILE`
+
+use std::{
+    path::PathBuf,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use billhook::{Delivery, DeliveryFilter, DeliveryStatus, Host, Json, NewEvent, data::ObjectId};
+use serde::Serialize;
+
+use crate::{Global, output::Output, read_text, times::milliseconds};
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// The event, as listevents shows it
+    #[arg(value_name = "EVENT")]
+    event: String,
+    /// What is known about the object, a JSON file; empty if left out
+    #[arg(long, value_name = "FILE")]
+    data: Option<PathBuf>,
+    /// The object's id; if left out, the "id" of the data
+    #[arg(long, value_name = "ID", allow_hyphen_values = true)]
+    object: Option<String>,
+    /// Leave the deliveries to a running host
+    #[arg(long)]
+    no_wait: bool,
+    /// How long to wait for the first attempts
+    #[arg(long, value_name = "TIME", value_parser = milliseconds, default_value = "60s")]
+    timeout: u64,
+}
+
+#[derive(Serialize)]
+struct Answer {
+    id: String,
+    deliveries: Vec<Delivery>,
+}
+
+pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> anyhow::Result<()> {
+    let mut event = NewEvent::new(&arguments.event);
+    if let Some(path) = &arguments.data {
+        let data = Json::new(read_text(path)?).with_context(|| format!("{} is no JSON", path.display()))?;
+        event.object_id = data.pointer::<ObjectId>("/id").ok().flatten();
+        event.data = data;
+    }
+    if let Some(object) = &arguments.object {
+        // A number is sent as one.
+        event.object_id = Some(object.parse::<i64>().map_or_else(|_| object.as_str().into(), ObjectId::from));
+    }
+    let host = global.host()?;
+    event.data = host.before(&event)?;
+    let emitted = host.emit(&event)?;
+    if !arguments.no_wait && !emitted.deliveries.is_empty() {
+        host.start_deliveries()?;
+        wait(&host, &emitted.id, Duration::from_millis(arguments.timeout))?;
+        host.stop_deliveries(Duration::from_millis(arguments.timeout));
+    }
+    let answer = Answer { deliveries: deliveries(&host, &emitted.id)?, id: emitted.id };
+    output.answer(&answer, |answer| text(answer, arguments.no_wait))
+}
+
+fn deliveries(host: &Host, id: &str) -> anyhow::Result<Vec<Delivery>> {
+    let mut filter = DeliveryFilter::default();
+    filter.event_id = Some(id.to_owned());
+    let mut deliveries = host.deliveries(&filter)?;
+    deliveries.reverse();
+    Ok(deliveries)
+}
+
+/// Waits until each delivery was attempted.
+fn wait(host: &Host, id: &str, limit: Duration) -> anyhow::Result<()> {
+    let deadline = Instant::now() + limit;
+    loop {
+        let was_attempted = |delivery: &Delivery| {
+            let is_open = matches!(delivery.status, DeliveryStatus::Waiting | DeliveryStatus::Running);
+            delivery.attempts > 0 || !is_open
+        };
+        if deliveries(host, id)?.iter().all(was_attempted) || Instant::now() >= deadline {
+            return Ok(());
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn text(answer: &Answer, left_to_others: bool) -> String {
+    let mut lines = vec![format!("emitted {}", answer.id)];
+    for delivery in &answer.deliveries {
+        let Delivery { number, listener, status, attempts, problem, .. } = delivery;
+        let outcome = match (problem, attempts, status) {
+            (Some(problem), _, DeliveryStatus::Dead) => format!("dead: {problem}"),
+            (Some(problem), ..) => format!("failed, and is tried again: {problem}"),
+            (None, 0, DeliveryStatus::Waiting) if left_to_others => "waits for a running host".to_owned(),
+            (None, 0, DeliveryStatus::Waiting) => "waits for an earlier one of the same object".to_owned(),
+            _ => status.name().to_owned(),
+        };
+        lines.push(format!("delivery {number} to {} {listener}: {outcome}", delivery.kind.name()));
+    }
+    if answer.deliveries.is_empty() {
+        lines.push("nobody listens".to_owned());
+    }
+    lines.join("\n")
+}

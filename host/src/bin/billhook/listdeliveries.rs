@@ -1,0 +1,82 @@
+//! `billhook listdeliveries`
+
+use billhook::{Delivery, DeliveryFilter, DeliveryStatus};
+use clap::ValueEnum;
+
+use crate::{
+    Global,
+    output::{Output, rows},
+};
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// The status
+    #[arg(long, value_enum, value_name = "STATUS")]
+    status: Option<StatusArgument>,
+    /// The event's name
+    #[arg(long, value_name = "EVENT")]
+    event: Option<String>,
+    /// The handler's name or the plugin's id
+    #[arg(long, value_name = "NAME")]
+    listener: Option<String>,
+    /// The object's id
+    #[arg(long, value_name = "ID")]
+    object: Option<String>,
+    /// At most so many, the newest; 0 for all
+    #[arg(long, value_name = "NUMBER", default_value_t = 100)]
+    limit: usize,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum StatusArgument {
+    Waiting,
+    Running,
+    Done,
+    Dead,
+    Discarded,
+}
+
+pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> anyhow::Result<()> {
+    let host = global.host()?;
+    let mut filter = DeliveryFilter::default();
+    filter.event = arguments.event.as_deref().map(|event| named(&host, event)).transpose()?;
+    filter.listener.clone_from(&arguments.listener);
+    filter.object.clone_from(&arguments.object);
+    filter.limit = arguments.limit;
+    filter.status = arguments.status.map(|status| match status {
+        StatusArgument::Waiting => DeliveryStatus::Waiting,
+        StatusArgument::Running => DeliveryStatus::Running,
+        StatusArgument::Done => DeliveryStatus::Done,
+        StatusArgument::Dead => DeliveryStatus::Dead,
+        StatusArgument::Discarded => DeliveryStatus::Discarded,
+    });
+    let deliveries = host.deliveries(&filter)?;
+    let terminal = output.is_terminal();
+    if terminal && deliveries.is_empty() {
+        return output.text("there is no such delivery");
+    }
+    if deliveries.len() == arguments.limit {
+        output.note("note", &format!("these are the newest {}; --limit 0 shows all", arguments.limit));
+    }
+    output.answer(&deliveries, |deliveries| {
+        let cells = |delivery: &Delivery| {
+            let object = delivery.object_id.as_ref().map(ToString::to_string).unwrap_or_default();
+            vec![
+                delivery.number.to_string(),
+                delivery.event.clone(),
+                object,
+                delivery.listener.clone(),
+                delivery.status.name().to_owned(),
+                delivery.attempts.to_string(),
+                delivery.problem.clone().unwrap_or_default(),
+            ]
+        };
+        let titles = ["Delivery", "Event", "Object", "Listener", "Status", "Attempts", "Problem"];
+        rows(terminal, &titles, deliveries.iter().map(cells))
+    })
+}
+
+/// The name that an event has, of whatever spelling.
+pub(crate) fn named(host: &billhook::Host, event: &str) -> anyhow::Result<String> {
+    Ok(host.event(event)?.name)
+}

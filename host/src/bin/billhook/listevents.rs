@@ -1,0 +1,26 @@
+//! `billhook listevents`
+
+use billhook::{EventInfo, EventKind};
+
+use crate::{
+    Global,
+    output::{Output, rows},
+};
+
+pub(crate) fn run(global: &Global, output: &Output) -> anyhow::Result<()> {
+    // Also where there is no home yet: most events are there without one.
+    let events = global.new_host()?.events()?;
+    let terminal = output.is_terminal();
+    output.answer(&events, |events| {
+        let cells = |event: &EventInfo| {
+            let kind = match event.kind {
+                EventKind::BuiltIn => "built in",
+                EventKind::Hook => "hook",
+                _ => "own",
+            };
+            let about = event.alias.clone().unwrap_or_else(|| event.description.clone());
+            vec![event.name.clone(), kind.to_owned(), about]
+        };
+        rows(terminal, &["Event", "Kind", "About"], events.iter().map(cells))
+    })
+}

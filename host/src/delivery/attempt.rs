@@ -1,0 +1,158 @@
+//! One attempt at a delivery.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::{Duration, Instant, SystemTime},
+};
+
+use billhook_plugin_api::{ErrorKind, data::Event};
+
+use super::Shared;
+use crate::{
+    database::now_ms,
+    dispatch::status_of,
+    events::{Answer, Called, HandlerStatus, Listener, ListenerKind, Mode, RetryPolicy},
+    executions::{ExecutionStatus, Name, Note},
+    ledger::{Held, Settled, Verdict},
+};
+
+/// A delivery whose hosts ended so often while they held it is given up: it may be what ended them.
+const MOST_TAKEN: u32 = 25;
+
+/// How an attempt ended.
+struct Attempt {
+    status: ExecutionStatus,
+    problem: Option<String>,
+    response: String,
+    /// Whether it may be tried again, and when, if the listener said so.
+    again: Option<Option<Duration>>,
+}
+
+impl Attempt {
+    fn success(response: String) -> Self {
+        Attempt { status: ExecutionStatus::Success, problem: None, response, again: None }
+    }
+
+    fn final_failure(status: ExecutionStatus, problem: String, response: String) -> Self {
+        Attempt { status, problem: Some(problem), response, again: None }
+    }
+
+    fn again(status: ExecutionStatus, problem: String, response: String, after: Option<Duration>) -> Self {
+        Attempt { status, problem: Some(problem), response, again: Some(after) }
+    }
+}
+
+/// Whether a listener takes deliveries now; `None` if it never will.
+pub(super) fn takes(shared: &Shared, listener: &Listener) -> Option<bool> {
+    match listener.kind {
+        ListenerKind::Plugin => shared.dispatcher.takes_events(&listener.name),
+        ListenerKind::Handler => match shared.dispatcher.listeners().handler(&listener.name) {
+            Some(handler) if handler.mode == Mode::After => match handler.status {
+                HandlerStatus::Enabled => Some(true),
+                HandlerStatus::Disabled => Some(false),
+                HandlerStatus::Archived => None,
+            },
+            _ => None,
+        },
+    }
+}
+
+/// Attempts a delivery that this host holds.
+pub(super) fn run(shared: &Shared, held: Held) {
+    // Somebody else may have it by now, and will settle it.
+    if !shared.holds() {
+        return;
+    }
+    if shared.is_ended() {
+        return shared.end(Settled { held, verdict: Verdict::Released }, None);
+    }
+    let dead = |held, problem: String| shared.end(Settled { held, verdict: Verdict::Dead(problem) }, None);
+    match takes(shared, &held.listener) {
+        Some(true) => {}
+        Some(false) => return shared.end(Settled { held, verdict: Verdict::Released }, None),
+        None => {
+            let what = held.listener.kind.name();
+            return dead(held, format!("the {what} is gone, or listens no more"));
+        }
+    }
+    if held.taken > MOST_TAKEN {
+        return dead(held, format!("its host ended {MOST_TAKEN} times while it was delivered: outcome unknown"));
+    }
+    let event = match shared.ledger.event(held.event, u64::from(held.attempts) + 1) {
+        Ok(Some(event)) => event,
+        Ok(None) => return dead(held, "its event is not in the ledger".to_owned()),
+        Err(error) => {
+            tracing::error!("a delivery can't be read: {error}");
+            return shared.end(Settled { held, verdict: Verdict::Released }, None);
+        }
+    };
+    let (start, listener) = (Instant::now(), held.listener.clone());
+    let attempt = || match listener.kind {
+        ListenerKind::Handler => call_handler(shared, &listener.name, &event),
+        ListenerKind::Plugin => (call_plugin(shared, &listener.name, &event), RetryPolicy::default()),
+    };
+    // A fault of this program's own must not stop the lane.
+    let (attempt, policy) = catch_unwind(AssertUnwindSafe(attempt)).unwrap_or_else(|_| {
+        let problem = "the host panicked: outcome unknown".to_owned();
+        let attempt = Attempt::again(ExecutionStatus::Unknown, problem, String::new(), None);
+        (attempt, RetryPolicy::default())
+    });
+    let took = start.elapsed();
+    let ended = held.attempts + 1;
+    let verdict = match (&attempt.problem, attempt.again) {
+        (None, _) => Verdict::Done,
+        (Some(problem), None) => Verdict::Dead(problem.clone()),
+        (Some(problem), Some(_)) if ended >= policy.attempts => {
+            Verdict::Dead(format!("attempt {ended} of {}: {problem}", policy.attempts))
+        }
+        (Some(problem), Some(after)) => {
+            let pause = after.unwrap_or_else(|| policy.pause(ended));
+            let due = now_ms().saturating_add(i64::try_from(pause.as_millis()).unwrap_or(i64::MAX));
+            Verdict::Again { due, problem: problem.clone() }
+        }
+    };
+    let note = Note {
+        at: SystemTime::now(),
+        event: Name::Event(event.name.clone()),
+        object: event.object_id.as_ref().map(|id| id.as_str().to_owned()).unwrap_or_default(),
+        kind: listener.kind,
+        listener: listener.name.as_str().into(),
+        attempt: ended,
+        status: attempt.status,
+        error: attempt.problem,
+        response: attempt.response,
+        took,
+        delivery: Some(held.number),
+    };
+    shared.end(Settled { held, verdict }, Some(note));
+}
+
+fn call_handler(shared: &Shared, name: &str, event: &Event) -> (Attempt, RetryPolicy) {
+    let listeners = shared.dispatcher.listeners();
+    let Some(handler) = listeners.handler(name) else {
+        let problem = "the handler is gone".to_owned();
+        let attempt = Attempt::final_failure(ExecutionStatus::Failed, problem, String::new());
+        return (attempt, RetryPolicy::default());
+    };
+    let Called { answer, response } = shared.dispatcher.phases().caller.call(handler, event, handler.deadline());
+    let attempt = match answer {
+        Answer::Passed { .. } => Attempt::success(response),
+        Answer::Forbidden(message) => Attempt::final_failure(ExecutionStatus::Forbidden, message, response),
+        Answer::Failed(problem) => Attempt::final_failure(ExecutionStatus::Failed, problem, response),
+        Answer::Again { problem, after } => Attempt::again(ExecutionStatus::Failed, problem, response, after),
+        Answer::TimedOut(problem) => Attempt::again(ExecutionStatus::TimedOut, problem, response, None),
+        Answer::Unknown(problem) => Attempt::again(ExecutionStatus::Unknown, problem, response, None),
+    };
+    (attempt, handler.retry)
+}
+
+fn call_plugin(shared: &Shared, id: &str, event: &Event) -> Attempt {
+    let Err(error) = shared.dispatcher.on_event(id, event) else { return Attempt::success(String::new()) };
+    let (status, message) = (status_of(&error), error.message().to_owned());
+    match error.kind() {
+        ErrorKind::Unavailable | ErrorKind::Internal => {
+            Attempt::again(status, message, String::new(), error.retry_after())
+        }
+        _ => Attempt::final_failure(status, message, String::new()),
+    }
+}

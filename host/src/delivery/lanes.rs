@@ -1,0 +1,146 @@
+//! The lanes: each listener has threads of its own.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::Duration,
+};
+
+use super::{Shared, attempt};
+use crate::{
+    events::Listener,
+    ledger::{Held, LedgerError, Settled, Verdict},
+};
+
+/// So many deliveries to one listener run at once, each for another object.
+const MOST_AT_ONCE: usize = 4;
+/// A lane holds so many at most, and takes more when it has fewer than half.
+const LONGEST_LANE: usize = 64;
+/// A thread without work ends after so long.
+const IDLE: Duration = Duration::from_secs(2);
+
+/// All lanes.
+#[derive(Default)]
+pub(super) struct Lanes(Mutex<HashMap<Listener, Arc<Lane>>>);
+
+#[derive(Default)]
+struct Lane {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    queue: VecDeque<Held>,
+    /// Threads, and how many of them wait for work.
+    threads: usize,
+    idle: usize,
+}
+
+impl Lane {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lanes {
+    fn lane(&self, listener: &Listener) -> Arc<Lane> {
+        let mut lanes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(lanes.entry(listener.clone()).or_default())
+    }
+
+    fn all(&self) -> Vec<Arc<Lane>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).values().map(Arc::clone).collect()
+    }
+
+    /// Takes deliveries for all lanes that have room.
+    pub(super) fn fill(&self, shared: &Arc<Shared>) -> Result<(), LedgerError> {
+        for listener in shared.ledger.due_listeners()? {
+            // A listener that doesn't take any now keeps them; one that never will gets them, to be given up.
+            if attempt::takes(shared, &listener) == Some(false) {
+                continue;
+            }
+            let room = {
+                let queued = self.lane(&listener).lock().queue.len();
+                if queued > LONGEST_LANE / 2 { 0 } else { LONGEST_LANE - queued }
+            };
+            if room > 0 {
+                let held = shared.ledger.take(&listener, &shared.holder, shared.until(), room)?;
+                self.put(shared, held);
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts deliveries into their lanes. When the host is being ended, gives them back.
+    pub(super) fn put(&self, shared: &Arc<Shared>, all: Vec<Held>) {
+        for held in all {
+            if shared.is_ended() {
+                shared.end(Settled { held, verdict: Verdict::Released }, None);
+                continue;
+            }
+            let lane = self.lane(&held.listener);
+            let mut state = lane.lock();
+            state.queue.push_back(held);
+            if state.idle > 0 {
+                lane.changed.notify_one();
+            } else if state.threads < MOST_AT_ONCE {
+                let (own, shared) = (Arc::clone(&lane), Arc::clone(shared));
+                let run = move || work(&shared, &own);
+                match thread::Builder::new().name("billhook-lane".to_owned()).spawn(run) {
+                    Ok(_) => state.threads += 1,
+                    // What is there is done by the threads that are there, or taken again later.
+                    Err(error) => tracing::error!("no thread can be started to deliver: {error}"),
+                }
+            }
+        }
+    }
+
+    /// Gives back what was not begun, and lets idle threads end.
+    pub(super) fn end(&self, shared: &Shared) {
+        for lane in self.all() {
+            let queued: Vec<Held> = lane.lock().queue.drain(..).collect();
+            lane.changed.notify_all();
+            for held in queued {
+                shared.end(Settled { held, verdict: Verdict::Released }, None);
+            }
+        }
+    }
+
+    /// Whether any thread is at work.
+    pub(super) fn are_busy(&self) -> bool {
+        self.all().iter().any(|lane| {
+            let state = lane.lock();
+            state.threads > state.idle
+        })
+    }
+}
+
+/// What a thread of a lane does.
+fn work(shared: &Arc<Shared>, lane: &Lane) {
+    let mut state = lane.lock();
+    loop {
+        if let Some(held) = state.queue.pop_front() {
+            let runs_low = state.queue.len() == LONGEST_LANE / 4;
+            drop(state);
+            if runs_low {
+                shared.wake.wake();
+            }
+            attempt::run(shared, held);
+            state = lane.lock();
+            continue;
+        }
+        if shared.is_ended() {
+            break;
+        }
+        state.idle += 1;
+        let waited = lane.changed.wait_timeout(state, IDLE).unwrap_or_else(PoisonError::into_inner);
+        state = waited.0;
+        state.idle -= 1;
+        if waited.1.timed_out() && state.queue.is_empty() {
+            break;
+        }
+    }
+    state.threads -= 1;
+}

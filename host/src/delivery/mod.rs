@@ -1,0 +1,288 @@
+//! Deliveries: the host takes them from the ledger, tells each listener, and notes what became of it.
+//!
+//! Every listener has a lane of its own, with threads of its own, so that one that hangs holds up no other. What a lane takes it
+//! holds under a lease, which is renewed as long as the host lives; a delivery whose lease ran out is not begun. What became of
+//! deliveries is settled by one thread, many at once, and only then the next delivery of the same object runs.
+
+mod attempt;
+mod lanes;
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicI64, Ordering},
+        mpsc::{self, Receiver, Sender},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    database::now_ms,
+    dispatch::Dispatcher,
+    executions::Note,
+    ledger::{Ledger, LedgerError, Settled},
+};
+use lanes::Lanes;
+
+/// How long a host holds deliveries without a sign of life.
+const LEASE: Duration = Duration::from_secs(30);
+/// How often it gives one, and looks for hosts that are no more.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(3);
+/// A lease that ends so soon is taken for ended.
+const MARGIN: Duration = Duration::from_secs(5);
+/// How often it is looked whether there is something to deliver that this host was not told of.
+const LOOK: Duration = Duration::from_millis(200);
+/// How long done deliveries are kept.
+const KEPT: Duration = Duration::from_secs(7 * 86_400);
+/// How often they are looked for.
+const FORGET: Duration = Duration::from_secs(60);
+
+/// Delivers, as long as it lives.
+pub(crate) struct Deliverer {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// What the threads share.
+struct Shared {
+    dispatcher: Arc<Dispatcher>,
+    ledger: Arc<Ledger>,
+    /// What this host is called in the ledger.
+    holder: String,
+    /// Until when its lease certainly lasts, in milliseconds since 1970.
+    lease: AtomicI64,
+    lanes: Lanes,
+    /// What became of deliveries, to be settled.
+    ended: Mutex<Sender<Ended>>,
+    wake: Wake,
+    is_ended: AtomicBool,
+    /// Held as long as this host delivers: by it others tell that it is no more.
+    _alive: File,
+    alive_path: PathBuf,
+}
+
+/// A delivery that was attempted, and what the execution log is told of it.
+struct Ended {
+    settled: Settled,
+    note: Option<Note>,
+}
+
+/// Wakes the thread that looks for deliveries.
+#[derive(Default)]
+pub(crate) struct Wake {
+    is_woken: Mutex<bool>,
+    signal: Condvar,
+}
+
+impl Wake {
+    pub(crate) fn wake(&self) {
+        *self.lock() = true;
+        self.signal.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, bool> {
+        self.is_woken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait(&self, longest: Duration) {
+        let waited = self.signal.wait_timeout_while(self.lock(), longest, |woken| !*woken);
+        *waited.unwrap_or_else(PoisonError::into_inner).0 = false;
+    }
+}
+
+impl Shared {
+    fn until(&self) -> i64 {
+        now_ms() + i64::try_from(LEASE.as_millis()).unwrap_or(i64::MAX)
+    }
+
+    /// Whether what this host holds is certainly still its own.
+    fn holds(&self) -> bool {
+        now_ms() < self.lease.load(Ordering::Relaxed)
+    }
+
+    fn is_ended(&self) -> bool {
+        self.is_ended.load(Ordering::Relaxed)
+    }
+
+    fn end(&self, settled: Settled, note: Option<Note>) {
+        // Without the thread that settles, the lease runs out and somebody else delivers.
+        let _ = self.ended.lock().unwrap_or_else(PoisonError::into_inner).send(Ended { settled, note });
+    }
+
+    fn renew(&self) -> Result<(), LedgerError> {
+        let until = self.until();
+        self.ledger.renew(&self.holder, until)?;
+        self.lease.store(until - i64::try_from(MARGIN.as_millis()).unwrap_or(0), Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// What names of the files begin with by which hosts are told to be alive.
+const ALIVE: &str = "delivers-";
+
+impl Deliverer {
+    /// Starts to deliver. `locks` is the folder of the home's locks.
+    pub(crate) fn start(dispatcher: Arc<Dispatcher>, locks: &Path, wake: Wake) -> io::Result<Self> {
+        let holder = uuid::Uuid::now_v7().to_string();
+        fs::create_dir_all(locks)?;
+        let alive_path = locks.join(format!("{ALIVE}{holder}"));
+        let alive = open_private(&alive_path)?;
+        alive.lock()?;
+        let (ended, to_settle) = mpsc::channel();
+        let ledger = Arc::clone(&dispatcher.phases().ledger);
+        let shared = Arc::new(Shared {
+            dispatcher,
+            ledger,
+            holder,
+            lease: AtomicI64::new(0),
+            lanes: Lanes::default(),
+            ended: Mutex::new(ended),
+            wake,
+            is_ended: AtomicBool::new(false),
+            _alive: alive,
+            alive_path,
+        });
+        let mut deliverer = Deliverer { shared: Arc::clone(&shared), threads: Vec::new() };
+        let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| thread::Builder::new().name(name.to_owned()).spawn(run);
+        let settling = Arc::clone(&shared);
+        deliverer.threads.push(spawn("billhook-settle", Box::new(move || settle_all(&settling, &to_settle)))?);
+        let (scheduling, locks) = (Arc::clone(&shared), locks.to_owned());
+        deliverer.threads.push(spawn("billhook-deliver", Box::new(move || schedule(&scheduling, &locks)))?);
+        Ok(deliverer)
+    }
+
+    /// Says that there may be something to deliver.
+    pub(crate) fn wake(&self) {
+        self.shared.wake.wake();
+    }
+
+    /// Begins nothing more, and waits for what is under way, at most for a time.
+    pub(crate) fn stop(&mut self, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        self.shared.is_ended.store(true, Ordering::Relaxed);
+        self.shared.wake.wake();
+        self.shared.lanes.end(&self.shared);
+        while self.shared.lanes.are_busy() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(5));
+        }
+        // The thread that settles ends when nobody can tell it of anything more.
+        let (nobody, _) = mpsc::channel();
+        *self.shared.ended.lock().unwrap_or_else(PoisonError::into_inner) = nobody;
+        for thread in self.threads.drain(..) {
+            while !thread.is_finished() && Instant::now() < deadline + Duration::from_secs(5) {
+                thread::sleep(Duration::from_millis(2));
+            }
+            if thread.is_finished() {
+                let _ = thread.join();
+            }
+        }
+        // Only where nothing is left under way may others take what was held: else the lease says when.
+        if !self.shared.lanes.are_busy() {
+            let _ = fs::remove_file(&self.shared.alive_path);
+        }
+    }
+}
+
+fn open_private(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.create(true).truncate(false).read(true).write(true).open(path)
+}
+
+/// Looks for deliveries, gives signs of life, and frees what hosts held that are no more.
+fn schedule(shared: &Arc<Shared>, locks: &Path) {
+    let (mut renewed, mut forgot): (Option<Instant>, Option<Instant>) = (None, None);
+    while !shared.is_ended() {
+        // Without a ledger nothing was ever emitted.
+        if shared.ledger.exists() {
+            let look = || -> Result<(), LedgerError> {
+                if renewed.is_none_or(|at| at.elapsed() >= SIGN_OF_LIFE) {
+                    shared.renew()?;
+                    recover(shared, locks)?;
+                    renewed = Some(Instant::now());
+                }
+                if forgot.is_none_or(|at| at.elapsed() >= FORGET) {
+                    shared.ledger.forget(KEPT)?;
+                    forgot = Some(Instant::now());
+                }
+                shared.lanes.fill(shared)
+            };
+            let mut look = look;
+            if let Err(error) = look() {
+                tracing::error!("nothing can be delivered now: {error}");
+                thread::sleep(LOOK);
+            }
+        }
+        shared.wake.wait(LOOK);
+    }
+}
+
+/// Frees what hosts held that are no more, without waiting for their leases to run out.
+fn recover(shared: &Shared, locks: &Path) -> Result<(), LedgerError> {
+    for holder in shared.ledger.holders()? {
+        if holder == shared.holder || holder.contains(['/', '.']) {
+            continue;
+        }
+        let path = locks.join(format!("{ALIVE}{holder}"));
+        let is_gone = match File::options().read(true).write(true).open(&path) {
+            // Locked as long as its host lives.
+            Ok(file) => file.try_lock().is_ok(),
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        };
+        if is_gone {
+            let freed = shared.ledger.recover(&holder)?;
+            if !freed.is_empty() {
+                tracing::warn!("a host ended while it held {} deliveries; they are delivered now", freed.len());
+            }
+            let _ = fs::remove_file(&path);
+        }
+    }
+    Ok(())
+}
+
+/// So many deliveries are settled at once at most.
+const LARGEST_BATCH: usize = 512;
+
+/// Settles what became of deliveries, many at once, and puts the next ones of their objects into their lanes.
+fn settle_all(shared: &Arc<Shared>, to_settle: &Receiver<Ended>) {
+    while let Ok(first) = to_settle.recv() {
+        let mut batch = vec![first];
+        while batch.len() < LARGEST_BATCH
+            && let Ok(more) = to_settle.try_recv()
+        {
+            batch.push(more);
+        }
+        let (mut settled, mut notes) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
+        for ended in batch {
+            settled.push(ended.settled);
+            notes.extend(ended.note);
+        }
+        if !notes.is_empty()
+            && let Err(error) = shared.dispatcher.phases().log.write(&notes, 0)
+        {
+            tracing::error!("{} executions are not in the log: {error}", notes.len());
+        }
+        loop {
+            let until = (!shared.is_ended()).then(|| shared.until());
+            match shared.ledger.settle(&shared.holder, until, &settled) {
+                Ok(next) => {
+                    shared.lanes.put(shared, next);
+                    break;
+                }
+                Err(error) => {
+                    tracing::error!("what became of {} deliveries can't be noted: {error}", settled.len());
+                    // They are delivered again if that lasts for longer than the lease.
+                    if shared.is_ended() {
+                        break;
+                    }
+                    thread::sleep(Duration::from_millis(500));
+                }
+            }
+        }
+    }
+}

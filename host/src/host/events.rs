@@ -1,0 +1,481 @@
+//! Events, handlers, deliveries and the execution log.
+
+use std::{
+    io,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
+
+use billhook_plugin_api::{Hook, Json, data::Event};
+use serde::Serialize;
+
+use super::{Host, HostError};
+use crate::{
+    delivery::{Deliverer, Wake},
+    dispatch::{Forbidden, replace_data},
+    events::{
+        BadEventName, BadHandler, EventInfo, EventNames, Handler, HandlerStatus, LARGEST_DATA, Listener, ListenerKind,
+        NewEvent, Task, UnknownEvent,
+    },
+    executions::{Execution, ExecutionFilter, ExecutionLogError},
+    ledger::{Delivery, DeliveryFilter, Emitted, LedgerError, Record},
+};
+
+/// Why an event, a handler or a delivery can't be had, or had so.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EventError {
+    /// There is no such event.
+    #[error(transparent)]
+    Unknown(#[from] UnknownEvent),
+    /// An event can't be called so.
+    #[error(transparent)]
+    BadName(#[from] BadEventName),
+    /// There is an event of that name.
+    #[error("there is an event {name:?} already")]
+    EventExists {
+        /// The name.
+        name: String,
+    },
+    /// The event's data can't be taken.
+    #[error("{event} can't be emitted so: {problem}")]
+    Data {
+        /// The event.
+        event: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A before handler forbids it, or stands in the way.
+    #[error(transparent)]
+    Forbidden(#[from] Forbidden),
+    /// There can't be such a handler.
+    #[error(transparent)]
+    BadHandler(#[from] BadHandler),
+    /// There is a handler of that name.
+    #[error("there is a handler {name:?} already")]
+    HandlerExists {
+        /// The name.
+        name: String,
+    },
+    /// There is no handler of that name.
+    #[error("there is no handler {name:?}")]
+    NoHandler {
+        /// The name.
+        name: String,
+    },
+    /// The handler has deliveries that are neither done nor dead.
+    #[error("the handler {name:?} has {deliveries} deliver{} that {} not done yet",
+            if *deliveries == 1 { "y" } else { "ies" }, if *deliveries == 1 { "is" } else { "are" })]
+    HandlerInUse {
+        /// The name.
+        name: String,
+        /// How many.
+        deliveries: u64,
+    },
+    /// There is no such delivery.
+    #[error("there is no delivery {number}")]
+    NoDelivery {
+        /// Its number.
+        number: i64,
+    },
+    /// The delivery can't be redriven or discarded as it is.
+    #[error("delivery {number} is {status}: {problem}")]
+    Delivery {
+        /// Its number.
+        number: i64,
+        /// What became of it so far.
+        status: &'static str,
+        /// Why not.
+        problem: &'static str,
+    },
+    /// Deliveries can't be started.
+    #[error("deliveries can't be started: {0}")]
+    Start(#[source] io::Error),
+    /// The registry failed.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// The ledger failed.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The execution log failed.
+    #[error(transparent)]
+    Log(#[from] ExecutionLogError),
+}
+
+impl From<crate::registry::RegistryError> for EventError {
+    fn from(error: crate::registry::RegistryError) -> Self {
+        EventError::Host(error.into())
+    }
+}
+
+/// Which handlers are asked for; what is `None` doesn't matter.
+#[derive(Debug, Clone, Default)]
+pub struct HandlerFilter {
+    /// A part of the name, in whatever case.
+    pub name: Option<String>,
+    /// The event's name, or an alias of it.
+    pub event: Option<String>,
+    /// `http` or `script`.
+    pub kind: Option<String>,
+    /// The status; without one, enabled and disabled handlers.
+    pub status: Option<HandlerStatus>,
+}
+
+/// A step of what happens at an event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Step {
+    /// When: `before`, `hook`, `work` or `after`.
+    pub phase: &'static str,
+    /// Who: the handler's name, the plugin's id, or the backend.
+    pub who: String,
+    /// `handler`, `plugin` or `backend`.
+    pub kind: &'static str,
+    /// What is done.
+    pub what: String,
+    /// Its place among those of the same phase, where it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u32>,
+}
+
+impl Host {
+    /// All events that there are.
+    pub fn events(&self) -> Result<Vec<EventInfo>, EventError> {
+        Ok(self.event_names()?.all())
+    }
+
+    /// The event that a name or an alias stands for.
+    pub fn event(&self, name: &str) -> Result<EventInfo, EventError> {
+        Ok(self.event_names()?.find(name)?)
+    }
+
+    fn event_names(&self) -> Result<EventNames, EventError> {
+        Ok(EventNames::new(self.shared.registry.own_events()?))
+    }
+
+    /// Adds an event of the operator's own: a dotted name.
+    pub fn add_event(&self, name: &str, description: &str) -> Result<(), EventError> {
+        self.event_names()?.check_new(name)?;
+        if !self.shared.registry.add_event(name, description)? {
+            return Err(EventError::EventExists { name: name.to_owned() });
+        }
+        Ok(self.refresh()?)
+    }
+
+    /// The event that is meant, as this process knows it or, if it is not known here, as it was just added.
+    fn checked(&self, event: &NewEvent) -> Result<NewEvent, EventError> {
+        let known = self.shared.dispatcher.listeners().names.find(&event.name);
+        let info = match known {
+            Ok(info) => info,
+            Err(_) => {
+                let info = self.event_names()?.find(&event.name)?;
+                self.refresh()?;
+                info
+            }
+        };
+        let wrong = |problem: String| EventError::Data { event: info.name.clone(), problem };
+        if event.data.as_str().len() > LARGEST_DATA {
+            let size = event.data.as_str().len();
+            return Err(wrong(format!("its data has {size} bytes; at most {LARGEST_DATA} are taken")));
+        }
+        let is_empty = || {
+            serde_json::from_str(event.data.as_str()).is_ok_and(|data: serde_json::Value| data == serde_json::json!({}))
+        };
+        if info.carries_no_data && event.data != Json::default() && !is_empty() {
+            return Err(wrong("this event carries no data".to_owned()));
+        }
+        Ok(NewEvent { name: info.name, ..event.clone() })
+    }
+
+    /// Asks the before handlers of an event, in their order. Answers its data as they left it, or that it must not happen.
+    ///
+    /// Blocks for as long as the handlers take, each at most until its deadline.
+    pub fn before(&self, event: &NewEvent) -> Result<Json<'static>, EventError> {
+        let event = self.checked(event)?;
+        let chain = self.shared.dispatcher.listeners().chain(&event.name);
+        let mut event: Event = event.to_event(1);
+        self.shared.dispatcher.phases().before(&chain, &mut event, replace_data)?;
+        Ok(event.data)
+    }
+
+    /// Records that an event happened, and a delivery for each of its after listeners. Durable on return.
+    ///
+    /// The same event again, by its id, is recorded once. Listeners are told by whoever started deliveries; see
+    /// [`Host::start_deliveries`].
+    pub fn emit(&self, event: &NewEvent) -> Result<Emitted, EventError> {
+        let mut emitted = self.emit_all(std::slice::from_ref(event))?;
+        emitted.pop().ok_or_else(|| EventError::Start(io::Error::other("nothing was emitted")))
+    }
+
+    /// Records several events at once: all of them or none.
+    pub fn emit_all(&self, events: &[NewEvent]) -> Result<Vec<Emitted>, EventError> {
+        let listeners = self.shared.dispatcher.listeners();
+        let mut records = Vec::with_capacity(events.len());
+        for event in events {
+            let event = self.checked(event)?;
+            let chain = listeners.chain(&event.name);
+            let listeners = chain.after.iter().map(|(_, listener)| listener.clone()).collect();
+            records.push(Record { event, listeners });
+        }
+        Ok(self.shared.dispatcher.phases().emit(records)?)
+    }
+
+    /// Starts to deliver events to their after listeners, in this process, until the host is dropped. Several processes of one
+    /// home share the work. Starting it twice starts it once.
+    pub fn start_deliveries(&self) -> Result<(), EventError> {
+        let mut deliverer = self.shared.deliverer.lock().unwrap_or_else(PoisonError::into_inner);
+        if deliverer.is_none() {
+            let dispatcher = Arc::clone(&self.shared.dispatcher);
+            let started = Deliverer::start(dispatcher, &self.shared.home.locks(), Wake::default());
+            *deliverer = Some(started.map_err(EventError::Start)?);
+        }
+        Ok(())
+    }
+
+    /// Ends what [`Host::start_deliveries`] started: begins nothing more, and waits at most so long for what is under way.
+    pub fn stop_deliveries(&self, patience: Duration) {
+        let deliverer = self.shared.deliverer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(mut deliverer) = deliverer {
+            deliverer.stop(patience);
+        }
+    }
+
+    /// Adds a handler.
+    pub fn add_handler(&self, handler: &Handler) -> Result<Handler, EventError> {
+        let handler = self.checked_handler(handler.clone())?;
+        if !self.shared.registry.add_handler(&handler)? {
+            return Err(EventError::HandlerExists { name: handler.name });
+        }
+        self.refresh()?;
+        Ok(handler)
+    }
+
+    fn checked_handler(&self, handler: Handler) -> Result<Handler, EventError> {
+        handler.check(self.options.handlers.allowed_hosts.as_deref())?;
+        let event = self.event_names()?.find(&handler.event)?;
+        Ok(Handler { event: event.name, ..handler })
+    }
+
+    /// Changes a handler in one step.
+    pub fn set_handler(&self, name: &str, change: impl FnOnce(&mut Handler)) -> Result<Handler, EventError> {
+        let names = self.event_names()?;
+        let allowed = self.options.handlers.allowed_hosts.as_deref();
+        let changed = self.shared.registry.set_handler(name, |mut handler| -> Result<Handler, EventError> {
+            change(&mut handler);
+            // Its deliveries find it by its name.
+            name.clone_into(&mut handler.name);
+            handler.check(allowed)?;
+            handler.event = names.find(&handler.event)?.name;
+            Ok(handler)
+        })?;
+        let handler = changed.ok_or_else(|| EventError::NoHandler { name: name.to_owned() })??;
+        self.refresh()?;
+        Ok(handler)
+    }
+
+    /// Removes a handler. Unless it is forced, only one that has no deliveries left; forced, those become dead letters.
+    pub fn remove_handler(&self, name: &str, force: bool) -> Result<(), EventError> {
+        let none = || EventError::NoHandler { name: name.to_owned() };
+        self.shared.registry.handler(name)?.ok_or_else(none)?;
+        let listener = Listener { kind: ListenerKind::Handler, name: name.to_owned() };
+        let deliveries = self.shared.ledger.open_deliveries(&listener)?;
+        if deliveries > 0 && !force {
+            return Err(EventError::HandlerInUse { name: name.to_owned(), deliveries });
+        }
+        if !self.shared.registry.remove_handler(name)? {
+            return Err(none());
+        }
+        Ok(self.refresh()?)
+    }
+
+    /// A handler.
+    pub fn handler(&self, name: &str) -> Result<Handler, EventError> {
+        self.shared.registry.handler(name)?.ok_or_else(|| EventError::NoHandler { name: name.to_owned() })
+    }
+
+    /// Handlers, by name.
+    pub fn handlers(&self, filter: &HandlerFilter) -> Result<Vec<Handler>, EventError> {
+        let event = filter.event.as_deref().map(|name| self.event_names()?.find(name).map_err(EventError::from));
+        let event = event.transpose()?.map(|event| event.name);
+        let is_asked = |handler: &Handler| {
+            let name = filter.name.as_ref().map(|name| name.to_lowercase());
+            let kind = match handler.task {
+                Task::Http(_) => "http",
+                Task::Script(_) => "script",
+            };
+            name.is_none_or(|name| handler.name.to_lowercase().contains(&name))
+                && event.as_ref().is_none_or(|event| handler.event == *event)
+                && filter.kind.as_deref().is_none_or(|asked| asked == kind)
+                && filter.status.map_or(handler.status != HandlerStatus::Archived, |status| handler.status == status)
+        };
+        Ok(self.shared.registry.handlers()?.into_iter().filter(is_asked).collect())
+    }
+
+    /// Gives a plugin its place among the listeners of an event: lower ones come first.
+    pub fn set_priority(&self, id: &str, priority: u32) -> Result<(), HostError> {
+        if !self.shared.registry.set_priority(id, priority)? {
+            return Err(HostError::NotInstalled { id: id.to_owned() });
+        }
+        self.refresh()
+    }
+
+    /// What happens at an event, in order: the same in every process and on every node.
+    pub fn explain(&self, event: &str, asset_type: Option<&str>) -> Result<Vec<Step>, EventError> {
+        self.refresh()?;
+        let event = self.event_names()?.find(event)?;
+        let listeners = self.shared.dispatcher.listeners();
+        let hook: Option<Hook> = event.name.parse().ok();
+        let mut steps = Vec::new();
+        let before = |hook: &str, steps: &mut Vec<Step>| {
+            for handler in &listeners.chain(hook).before {
+                steps.push(Step {
+                    phase: "before",
+                    who: handler.name.clone(),
+                    kind: "handler",
+                    what: format!("{}: {} (failing {})", hook, handler.task, handler.on_failure),
+                    priority: Some(handler.priority),
+                });
+            }
+        };
+        let call = |hook: Hook, steps: &mut Vec<Step>| {
+            let plugin = asset_type.map(|asset_type| self.shared.dispatcher.plugin_of_type(asset_type, hook));
+            let (who, what) = match plugin {
+                None => ("the plugin of the asset's type".to_owned(), hook.name().to_owned()),
+                Some(Some((id, true))) => (id, hook.name().to_owned()),
+                Some(Some((id, false))) => (id, format!("{hook}, which it doesn't implement: nothing")),
+                Some(None) => ("no plugin".to_owned(), "the type is refused".to_owned()),
+            };
+            steps.push(Step { phase: "hook", who, kind: "plugin", what, priority: None });
+        };
+        let after = |name: &str, steps: &mut Vec<Step>| {
+            for (priority, listener) in &listeners.chain(name).after {
+                let what = match (listener.kind, listeners.handler(&listener.name)) {
+                    (ListenerKind::Handler, Some(handler)) => format!("{name}: {}", handler.task),
+                    _ => format!("{name}: on_event"),
+                };
+                steps.push(Step {
+                    phase: "after",
+                    who: listener.name.clone(),
+                    kind: listener.kind.name(),
+                    what,
+                    priority: Some(*priority),
+                });
+            }
+        };
+        // Of a pair, the whole is shown: a post hook has its pre hook and the backend's work before it.
+        let pair = hook.and_then(pair);
+        match (hook, pair) {
+            (Some(_), Some((pre, post))) => {
+                before(pre.name(), &mut steps);
+                call(pre, &mut steps);
+                let what = "its own work, in an around-function".to_owned();
+                steps.push(Step {
+                    phase: "work",
+                    who: "the backend".to_owned(),
+                    kind: "backend",
+                    what,
+                    priority: None,
+                });
+                before(post.name(), &mut steps);
+                call(post, &mut steps);
+                after(pre.name(), &mut steps);
+                after(post.name(), &mut steps);
+            }
+            (Some(hook), None) => {
+                before(hook.name(), &mut steps);
+                call(hook, &mut steps);
+                after(hook.name(), &mut steps);
+            }
+            (None, _) => {
+                before(&event.name, &mut steps);
+                let what = "whatever the event is about".to_owned();
+                steps.push(Step {
+                    phase: "work",
+                    who: "the backend".to_owned(),
+                    kind: "backend",
+                    what,
+                    priority: None,
+                });
+                after(&event.name, &mut steps);
+            }
+        }
+        Ok(steps)
+    }
+
+    /// Deliveries, the newest first.
+    pub fn deliveries(&self, filter: &DeliveryFilter) -> Result<Vec<Delivery>, EventError> {
+        if !self.shared.ledger.exists() {
+            return Ok(Vec::new());
+        }
+        Ok(self.shared.ledger.list(filter)?)
+    }
+
+    /// A delivery, its event, and what the execution log has of its attempts.
+    pub fn delivery(&self, number: i64) -> Result<(Delivery, Event, Vec<Execution>), EventError> {
+        let none = || EventError::NoDelivery { number };
+        if !self.shared.ledger.exists() {
+            return Err(none());
+        }
+        let (delivery, event) = self.shared.ledger.show(number)?.ok_or_else(none)?;
+        let filter = ExecutionFilter { delivery: Some(number), after: Some(0), ..ExecutionFilter::default() };
+        Ok((delivery, event, self.executions(&filter)?))
+    }
+
+    /// Lets a dead or discarded delivery run again, with all its attempts. Its idempotency key stays.
+    pub fn redrive(&self, number: i64) -> Result<(), EventError> {
+        let redriven = self.shared.ledger.exists().then(|| self.shared.ledger.redrive(number)).transpose()?.flatten();
+        self.changed(number, redriven, "only dead and discarded ones are redriven")?;
+        self.wake_deliveries();
+        Ok(())
+    }
+
+    /// Gives a delivery up: it is neither attempted again nor lost from the ledger.
+    pub fn discard(&self, number: i64) -> Result<(), EventError> {
+        let discarded = self.shared.ledger.exists().then(|| self.shared.ledger.discard(number)).transpose()?.flatten();
+        self.changed(
+            number,
+            discarded,
+            "waiting and dead ones are discarded, while nothing is delivered for their object",
+        )?;
+        self.wake_deliveries();
+        Ok(())
+    }
+
+    fn changed(&self, number: i64, changed: Option<bool>, problem: &'static str) -> Result<(), EventError> {
+        match changed {
+            Some(true) => Ok(()),
+            Some(false) => {
+                let status = self.shared.ledger.show(number)?.map_or("gone", |(delivery, _)| delivery.status.name());
+                Err(EventError::Delivery { number, status, problem })
+            }
+            None => Err(EventError::NoDelivery { number }),
+        }
+    }
+
+    fn wake_deliveries(&self) {
+        if let Some(deliverer) = self.shared.deliverer.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            deliverer.wake();
+        }
+    }
+
+    /// Calls that were noted in the execution log.
+    pub fn executions(&self, filter: &ExecutionFilter) -> Result<Vec<Execution>, EventError> {
+        Ok(self.shared.log.search(filter)?)
+    }
+
+    /// How many calls are not in the execution log because there were too many at once.
+    pub fn dropped_executions(&self) -> Result<u64, EventError> {
+        Ok(self.shared.log.dropped()?)
+    }
+}
+
+/// The pre and the post hook of the pair that a hook belongs to.
+fn pair(hook: Hook) -> Option<(Hook, Hook)> {
+    let pairs = [
+        (Hook::OnPreProductSpecValidation, Hook::OnPostProductSpecValidation),
+        (Hook::OnPreProductSpecAttachment, Hook::OnPostProductSpecAttachment),
+        (Hook::OnPreProductSpecUpgrade, Hook::OnPostProductSpecUpgrade),
+        (Hook::OnPreProductOfferingValidation, Hook::OnPostProductOfferingValidation),
+    ];
+    pairs.into_iter().find(|(pre, post)| [*pre, *post].contains(&hook))
+}

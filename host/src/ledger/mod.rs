@@ -1,0 +1,521 @@
+//! The ledger: which events happened, and what became of each delivery.
+//!
+//! A delivery is what one listener is told of one event. It is in the ledger before whoever emitted the event goes on, and stays
+//! until it is done, dead or discarded. Deliveries of the same listener and object run in the order of their events: only the
+//! first that is left *may run*, the others wait for it. A host takes deliveries under a lease, and settles many at once.
+
+mod schema;
+mod work;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::Duration,
+};
+
+use billhook_plugin_api::data::{Event, ObjectId};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+use serde::Serialize;
+
+pub(crate) use work::{Held, Settled, Verdict};
+
+use crate::{
+    crash_point,
+    database::{DatabaseError, now_ms},
+    events::{Listener, ListenerKind, NewEvent},
+};
+
+/// Why the ledger can't be read or written.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("the ledger failed: {0}")]
+pub struct LedgerError(Arc<DatabaseError>);
+
+impl From<DatabaseError> for LedgerError {
+    fn from(error: DatabaseError) -> Self {
+        LedgerError(Arc::new(error))
+    }
+}
+
+impl From<rusqlite::Error> for LedgerError {
+    fn from(error: rusqlite::Error) -> Self {
+        DatabaseError::Sql(error).into()
+    }
+}
+
+/// What became of a delivery so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum DeliveryStatus {
+    /// It runs when it is due, or when earlier ones of the same listener and object are done.
+    Waiting,
+    /// A host holds it.
+    Running,
+    /// The listener was told.
+    Done,
+    /// It failed for good, or too often: a dead letter.
+    Dead,
+    /// The operator discarded it.
+    Discarded,
+}
+
+impl DeliveryStatus {
+    /// The name in JSON and in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            DeliveryStatus::Waiting => "waiting",
+            DeliveryStatus::Running => "running",
+            DeliveryStatus::Done => "done",
+            DeliveryStatus::Dead => "dead",
+            DeliveryStatus::Discarded => "discarded",
+        }
+    }
+}
+
+/// The states as the table has them.
+const READY: i64 = 0;
+const BLOCKED: i64 = 1;
+const DONE: i64 = 2;
+const DEAD: i64 = 3;
+const DISCARDED: i64 = 4;
+
+/// A delivery.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Delivery {
+    /// Its number.
+    pub number: i64,
+    /// The id of the event.
+    pub event_id: String,
+    /// The name of the event.
+    pub event: String,
+    /// The object that the event is about.
+    pub object_id: Option<ObjectId>,
+    /// What kind of listener it is for.
+    pub kind: ListenerKind,
+    /// The handler's name or the plugin's id.
+    pub listener: String,
+    /// What became of it so far.
+    pub status: DeliveryStatus,
+    /// How many attempts ended.
+    pub attempts: u32,
+    /// When it may run next, in milliseconds since 1970.
+    pub due: i64,
+    /// The delivery that it waits for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waits_for: Option<i64>,
+    /// Why the last attempt failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// Which deliveries are asked for; what is `None` doesn't matter.
+#[derive(Debug, Clone, Default)]
+pub struct DeliveryFilter {
+    /// The status.
+    pub status: Option<DeliveryStatus>,
+    /// The event's name.
+    pub event: Option<String>,
+    /// The event's id.
+    pub event_id: Option<String>,
+    /// The handler's name or the plugin's id.
+    pub listener: Option<String>,
+    /// The object's id.
+    pub object: Option<String>,
+    /// Deliveries with lower numbers than this.
+    pub before: Option<i64>,
+    /// At most so many; all if it is 0.
+    pub limit: usize,
+}
+
+/// An event that was recorded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Emitted {
+    /// The event's id.
+    pub id: String,
+    /// The numbers of its deliveries, in the order of the listeners.
+    pub deliveries: Vec<i64>,
+    /// It had been recorded before.
+    pub is_repeated: bool,
+}
+
+/// An event that is to be recorded, and whom it is for.
+#[derive(Debug, Clone)]
+pub(crate) struct Record {
+    pub(crate) event: NewEvent,
+    pub(crate) listeners: Vec<Listener>,
+}
+
+/// The ledger of a home. Opened when it is first needed.
+pub(crate) struct Ledger {
+    path: PathBuf,
+    open: OnceLock<Open>,
+    opening: Mutex<()>,
+    /// Events that wait to be recorded: whoever gets the connection records all of them in one transaction.
+    queue: Mutex<Vec<Arc<Job>>>,
+}
+
+struct Open {
+    writer: Mutex<Connection>,
+    /// Reading waits for nobody who writes.
+    reader: Mutex<Connection>,
+}
+
+/// Events that one caller waits for.
+struct Job {
+    records: Vec<Record>,
+    done: OnceLock<Result<Vec<Emitted>, LedgerError>>,
+}
+
+/// As many events are recorded in one transaction at most.
+const LARGEST_BATCH: usize = 256;
+
+impl Ledger {
+    pub(crate) fn new(home: &Path) -> Self {
+        Ledger { path: home.join("ledger.db"), open: OnceLock::new(), opening: Mutex::new(()), queue: Mutex::default() }
+    }
+
+    /// Whether there is one on disk: until an event was emitted, there is nothing to deliver.
+    pub(crate) fn exists(&self) -> bool {
+        self.open.get().is_some() || self.path.exists()
+    }
+
+    fn open(&self) -> Result<&Open, LedgerError> {
+        if let Some(open) = self.open.get() {
+            return Ok(open);
+        }
+        let _opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.open.get().is_none() {
+            let writer = schema::open(&self.path)?;
+            let reader = schema::open(&self.path)?;
+            let _ = self.open.set(Open { writer: Mutex::new(writer), reader: Mutex::new(reader) });
+        }
+        self.open.get().ok_or_else(|| rusqlite::Error::InvalidQuery.into())
+    }
+
+    fn writer(&self) -> Result<MutexGuard<'_, Connection>, LedgerError> {
+        // A panic between two statements leaves a transaction that is rolled back: the connection stays good.
+        Ok(self.open()?.writer.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn reader(&self) -> Result<MutexGuard<'_, Connection>, LedgerError> {
+        Ok(self.open()?.reader.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Records events, and a delivery for each of their listeners. Durable on return.
+    ///
+    /// Callers that come while another's transaction is being made durable share the next one.
+    pub(crate) fn emit(&self, records: Vec<Record>) -> Result<Vec<Emitted>, LedgerError> {
+        let job = Arc::new(Job { records, done: OnceLock::new() });
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&job));
+        let mut connection = match self.writer() {
+            Ok(connection) => connection,
+            Err(error) => {
+                // Nobody else may find it there and record it after all.
+                self.queue.lock().unwrap_or_else(PoisonError::into_inner).retain(|waiting| !Arc::ptr_eq(waiting, &job));
+                return Err(error);
+            }
+        };
+        while job.done.get().is_none() {
+            let batch: Vec<Arc<Job>> = {
+                let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+                let count = queue.len().min(LARGEST_BATCH);
+                queue.drain(..count).collect()
+            };
+            record_batch(&mut connection, &batch);
+        }
+        drop(connection);
+        job.done.get().cloned().unwrap_or_else(|| Err(rusqlite::Error::InvalidQuery.into()))
+    }
+
+    /// The event of a delivery, as the listener gets it at an attempt.
+    pub(crate) fn event(&self, number: i64, attempt: u64) -> Result<Option<Event>, LedgerError> {
+        let connection = self.reader()?;
+        let mut statement =
+            connection.prepare_cached("SELECT id, name, object_id, date, data FROM event WHERE number = ?1")?;
+        let event = statement.query_row([number], |row| {
+            let (object_id, date, data): (Option<String>, String, String) = (row.get(2)?, row.get(3)?, row.get(4)?);
+            Ok(Event {
+                id: row.get(0)?,
+                name: row.get(1)?,
+                object_id: object_id.as_deref().and_then(ObjectId::from_json),
+                date: billhook_plugin_api::Timestamp::new(date).unwrap_or_default(),
+                attempt,
+                data: billhook_plugin_api::Json::new(data).unwrap_or_default(),
+            })
+        });
+        Ok(event.optional()?)
+    }
+
+    /// A delivery and its event.
+    pub(crate) fn show(&self, number: i64) -> Result<Option<(Delivery, Event)>, LedgerError> {
+        let found = {
+            let connection = self.reader()?;
+            let mut statement = connection.prepare_cached(&format!("{SELECT}, d.event {FROM} WHERE d.number = ?1"))?;
+            let now = now_ms();
+            statement.query_row([number], |row| Ok((delivery(row, now)?, row.get::<_, i64>(11)?))).optional()?
+        };
+        let Some((mut delivery, event)) = found else { return Ok(None) };
+        delivery.waits_for = self.waits_for(number)?;
+        let event = self.event(event, u64::from(delivery.attempts))?;
+        Ok(event.map(|event| (delivery, event)))
+    }
+
+    /// The delivery that one waits for: the first of the same listener and object.
+    fn waits_for(&self, number: i64) -> Result<Option<i64>, LedgerError> {
+        let connection = self.reader()?;
+        let mut statement = connection.prepare_cached(
+            "SELECT o.number FROM delivery d JOIN delivery o ON o.kind = d.kind AND o.listener = d.listener
+             AND o.object = d.object WHERE d.number = ?1 AND d.state = 1 AND o.state = 0",
+        )?;
+        Ok(statement.query_row([number], |row| row.get(0)).optional()?)
+    }
+
+    /// Deliveries, the newest first.
+    pub(crate) fn list(&self, filter: &DeliveryFilter) -> Result<Vec<Delivery>, LedgerError> {
+        let connection = self.reader()?;
+        let now = now_ms();
+        let (mut states, mut held) = (None, None);
+        match filter.status {
+            None => {}
+            Some(DeliveryStatus::Waiting) => (states, held) = (Some("0,1"), Some(false)),
+            Some(DeliveryStatus::Running) => (states, held) = (Some("0"), Some(true)),
+            Some(DeliveryStatus::Done) => states = Some("2"),
+            Some(DeliveryStatus::Dead) => states = Some("3"),
+            Some(DeliveryStatus::Discarded) => states = Some("4"),
+        }
+        let states = states.map(|states| format!("AND d.state IN ({states})")).unwrap_or_default();
+        let limit = if filter.limit == 0 { -1 } else { i64::try_from(filter.limit).unwrap_or(i64::MAX) };
+        let mut statement = connection.prepare_cached(&format!(
+            "{SELECT} {FROM} WHERE (?1 IS NULL OR e.name = ?1) AND (?2 IS NULL OR e.id = ?2)
+             AND (?3 IS NULL OR d.listener = ?3) AND (?4 IS NULL OR d.object = ?4) AND (?5 IS NULL OR d.number < ?5)
+             AND (?6 IS NULL OR (d.held_until > ?7) = ?6) {states}
+             ORDER BY d.number DESC LIMIT ?8"
+        ))?;
+        let DeliveryFilter { event, event_id, listener, object, before, .. } = filter;
+        let rows = statement
+            .query_map(params![event, event_id, listener, object, before, held, now, limit], |row| {
+                delivery(row, now)
+            })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Whether a listener has deliveries that are neither done nor dead, and how many.
+    pub(crate) fn open_deliveries(&self, listener: &Listener) -> Result<u64, LedgerError> {
+        if !self.exists() {
+            return Ok(0);
+        }
+        let connection = self.reader()?;
+        let count = "SELECT count(*) FROM delivery WHERE state < 2 AND kind = ?1 AND listener = ?2";
+        let count: i64 = connection.query_row(count, [listener.kind.name(), &listener.name], |row| row.get(0))?;
+        Ok(count.unsigned_abs())
+    }
+
+    /// Lets a dead or discarded delivery run again, with all its attempts. `None` if there is no such delivery; `false` if it is
+    /// not dead.
+    pub(crate) fn redrive(&self, number: i64) -> Result<Option<bool>, LedgerError> {
+        self.change(number, |transaction, row| {
+            if !matches!(row.state, DEAD | DISCARDED) {
+                return Ok(false);
+            }
+            // Behind one that may run now, and before those that wait: it is older than they.
+            let state = if has_ready(transaction, row)? { BLOCKED } else { READY };
+            transaction.execute(
+                "UPDATE delivery SET state = ?2, attempts = 0, taken = 0, due = ?3, problem = NULL, settled = NULL
+                 WHERE number = ?1",
+                params![number, state, now_ms()],
+            )?;
+            Ok(true)
+        })
+    }
+
+    /// Gives a delivery up. `None` if there is no such delivery; `false` if it is done, or just being delivered.
+    pub(crate) fn discard(&self, number: i64) -> Result<Option<bool>, LedgerError> {
+        self.change(number, |transaction, row| {
+            let now = now_ms();
+            if matches!(row.state, DONE | DISCARDED) || is_held(transaction, row, now)? {
+                return Ok(false);
+            }
+            transaction.execute(
+                "UPDATE delivery SET state = ?2, settled = ?3, holder = NULL, held_until = 0 WHERE number = ?1",
+                params![number, DISCARDED, now],
+            )?;
+            if row.state == READY {
+                promote(transaction, row, now, None)?;
+            }
+            Ok(true)
+        })
+    }
+
+    fn change(
+        &self,
+        number: i64,
+        change: impl FnOnce(&Transaction<'_>, &Place) -> Result<bool, LedgerError>,
+    ) -> Result<Option<bool>, LedgerError> {
+        let mut connection = self.writer()?;
+        let transaction = schema::begin(&mut connection)?;
+        let Some(place) = place(&transaction, number)? else { return Ok(None) };
+        let changed = change(&transaction, &place)?;
+        transaction.commit()?;
+        Ok(Some(changed))
+    }
+
+    /// Deletes what was done or discarded long ago. At most some thousand deliveries at once, so that nobody waits for long.
+    pub(crate) fn forget(&self, kept: Duration) -> Result<usize, LedgerError> {
+        let before = now_ms().saturating_sub(i64::try_from(kept.as_millis()).unwrap_or(i64::MAX));
+        let mut connection = self.writer()?;
+        let transaction = schema::begin(&mut connection)?;
+        let deleted = transaction.execute(
+            "DELETE FROM delivery WHERE number IN
+             (SELECT number FROM delivery WHERE state IN (2, 4) AND settled < ?1 LIMIT 2000)",
+            [before],
+        )?;
+        transaction.execute(
+            "DELETE FROM event WHERE number IN (SELECT e.number FROM event e WHERE e.recorded < ?1
+             AND NOT EXISTS (SELECT 1 FROM delivery d WHERE d.event = e.number) ORDER BY e.number LIMIT 2000)",
+            [before],
+        )?;
+        transaction.commit()?;
+        Ok(deleted)
+    }
+}
+
+/// Where a delivery is among those of its listener and object.
+struct Place {
+    number: i64,
+    state: i64,
+    kind: String,
+    listener: String,
+    object: Option<String>,
+}
+
+fn place(transaction: &Transaction<'_>, number: i64) -> Result<Option<Place>, LedgerError> {
+    let mut statement =
+        transaction.prepare_cached("SELECT state, kind, listener, object FROM delivery WHERE number = ?1")?;
+    let place = statement.query_row([number], |row| {
+        Ok(Place { number, state: row.get(0)?, kind: row.get(1)?, listener: row.get(2)?, object: row.get(3)? })
+    });
+    Ok(place.optional()?)
+}
+
+/// Whether another delivery of the same listener and object may run.
+fn has_ready(transaction: &Transaction<'_>, place: &Place) -> Result<bool, LedgerError> {
+    let mut statement = transaction.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM delivery WHERE state < 2 AND kind = ?1 AND listener = ?2 AND object = ?3
+                        AND state = 0 AND number <> ?4)",
+    )?;
+    let Place { number, kind, listener, object, .. } = place;
+    Ok(statement.query_row(params![kind, listener, object, number], |row| row.get(0))?)
+}
+
+/// Whether a host holds the delivery, or the one before it: it may be about to run both.
+fn is_held(transaction: &Transaction<'_>, place: &Place, now: i64) -> Result<bool, LedgerError> {
+    let mut statement = transaction.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM delivery WHERE held_until > ?5 AND state < 2 AND
+                        (number = ?4 OR (kind = ?1 AND listener = ?2 AND object = ?3)))",
+    )?;
+    let Place { number, kind, listener, object, .. } = place;
+    Ok(statement.query_row(params![kind, listener, object, number, now], |row| row.get(0))?)
+}
+
+/// Who holds deliveries, and until when.
+#[derive(Debug, Clone, Copy)]
+struct Hold<'a> {
+    holder: &'a str,
+    until: i64,
+}
+
+/// Lets the next delivery of the same listener and object run, held by whoever goes on with it.
+fn promote(transaction: &Transaction<'_>, place: &Place, now: i64, hold: Option<Hold<'_>>) -> Result<(), LedgerError> {
+    let Place { kind, listener, object: Some(object), .. } = place else { return Ok(()) };
+    let mut statement = transaction.prepare_cached(
+        "UPDATE delivery SET state = 0, due = ?4, holder = ?5, held_until = ?6, taken = taken + (?5 IS NOT NULL)
+         WHERE number = (SELECT min(number) FROM delivery
+                         WHERE state < 2 AND kind = ?1 AND listener = ?2 AND object = ?3)",
+    )?;
+    let (holder, until) = hold.map_or((None, 0), |hold| (Some(hold.holder), hold.until));
+    statement.execute(params![kind, listener, object, now, holder, until])?;
+    Ok(())
+}
+
+const SELECT: &str =
+    "SELECT d.number, e.id, e.name, e.object_id, d.kind, d.listener, d.state, d.attempts, d.due, d.held_until,
+    d.problem";
+const FROM: &str = "FROM delivery d JOIN event e ON e.number = d.event";
+
+fn delivery(row: &Row<'_>, now: i64) -> rusqlite::Result<Delivery> {
+    let (kind, object_id): (String, Option<String>) = (row.get(4)?, row.get(3)?);
+    let (state, held_until): (i64, i64) = (row.get(6)?, row.get(9)?);
+    Ok(Delivery {
+        number: row.get(0)?,
+        event_id: row.get(1)?,
+        event: row.get(2)?,
+        object_id: object_id.as_deref().and_then(ObjectId::from_json),
+        kind: ListenerKind::parse(&kind),
+        listener: row.get(5)?,
+        status: match state {
+            DONE => DeliveryStatus::Done,
+            DEAD => DeliveryStatus::Dead,
+            DISCARDED => DeliveryStatus::Discarded,
+            _ if held_until > now => DeliveryStatus::Running,
+            _ => DeliveryStatus::Waiting,
+        },
+        attempts: row.get(7)?,
+        due: row.get(8)?,
+        waits_for: None,
+        problem: row.get(10)?,
+    })
+}
+
+/// Records what several callers wait for, and tells each how that went.
+fn record_batch(connection: &mut Connection, batch: &[Arc<Job>]) {
+    let record = |connection: &mut Connection| -> Result<Vec<Vec<Emitted>>, LedgerError> {
+        let now = now_ms();
+        let transaction = schema::begin(connection)?;
+        let mut all = Vec::with_capacity(batch.len());
+        for job in batch {
+            let emitted: Result<Vec<Emitted>, LedgerError> =
+                job.records.iter().map(|record| insert(&transaction, record, now)).collect();
+            all.push(emitted?);
+        }
+        crash_point::reached("before ledger commit");
+        transaction.commit()?;
+        crash_point::reached("after ledger commit");
+        Ok(all)
+    };
+    match record(connection) {
+        Ok(all) => batch.iter().zip(all).for_each(|(job, emitted)| drop(job.done.set(Ok(emitted)))),
+        Err(error) => batch.iter().for_each(|job| drop(job.done.set(Err(error.clone())))),
+    }
+}
+
+fn insert(transaction: &Transaction<'_>, record: &Record, now: i64) -> Result<Emitted, LedgerError> {
+    let Record { event, listeners } = record;
+    let object_id = event.object_id.as_ref().and_then(|id| serde_json::to_string(id).ok());
+    let inserted = transaction
+        .prepare_cached(
+            "INSERT INTO event (id, name, object_id, date, data, recorded) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+             ON CONFLICT (id) DO NOTHING",
+        )?
+        .execute(params![event.id, event.name, object_id, event.date.as_str(), event.data.as_str(), now])?;
+    if inserted == 0 {
+        let mut statement = transaction.prepare_cached(
+            "SELECT d.number FROM delivery d JOIN event e ON e.number = d.event WHERE e.id = ?1 ORDER BY d.number",
+        )?;
+        let deliveries = statement.query_map([&event.id], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        return Ok(Emitted { id: event.id.clone(), deliveries, is_repeated: true });
+    }
+    let number = transaction.last_insert_rowid();
+    let object = event.object_id.as_ref().map(ObjectId::as_str);
+    let mut deliveries = Vec::with_capacity(listeners.len());
+    let mut statement = transaction.prepare_cached(
+        "INSERT INTO delivery (event, kind, listener, object, due, state) VALUES (?1, ?2, ?3, ?4, ?5,
+         ?4 IS NOT NULL AND EXISTS (SELECT 1 FROM delivery WHERE state < 2 AND kind = ?2 AND listener = ?3 AND object = ?4))",
+    )?;
+    for listener in listeners {
+        statement.execute(params![number, listener.kind.name(), listener.name, object, now])?;
+        deliveries.push(transaction.last_insert_rowid());
+    }
+    Ok(Emitted { id: event.id.clone(), deliveries, is_repeated: false })
+}

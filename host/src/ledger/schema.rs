@@ -1,0 +1,65 @@
+//! The tables of the ledger.
+
+use std::path::Path;
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::LedgerError;
+use crate::database;
+
+/// What each minor format adds. Never edited once it was released: a later format adds a later entry.
+const FORMATS: [&str; 1] = [FORMAT_1_0];
+
+const FORMAT_1_0: &str = "
+CREATE TABLE event (
+    number INTEGER PRIMARY KEY,
+    -- A UUID: an event that is told of again is recorded once.
+    id TEXT NOT NULL UNIQUE,
+    name TEXT NOT NULL,
+    -- JSON: a number or a text; null where it is about no object.
+    object_id TEXT,
+    date TEXT NOT NULL,
+    data TEXT NOT NULL,
+    -- When it was recorded, in milliseconds since 1970.
+    recorded INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE delivery (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    event INTEGER NOT NULL REFERENCES event (number),
+    kind TEXT NOT NULL,
+    listener TEXT NOT NULL,
+    -- What has to be delivered in order; null where there is no order.
+    object TEXT,
+    -- 0 may run when it is due, 1 waits for an earlier one of the same listener and object, 2 done, 3 dead, 4 discarded.
+    state INTEGER NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    -- How often it was taken since it was last settled: more than once only where its host ended on the way.
+    taken INTEGER NOT NULL DEFAULT 0,
+    -- When it may run, when it was settled last, and until when it is held, in milliseconds since 1970.
+    due INTEGER NOT NULL,
+    settled INTEGER,
+    held_until INTEGER NOT NULL DEFAULT 0,
+    -- The host that holds it.
+    holder TEXT,
+    problem TEXT
+) STRICT;
+CREATE INDEX delivery_due ON delivery (kind, listener, due) WHERE state = 0;
+CREATE INDEX delivery_order ON delivery (kind, listener, object, number) WHERE state < 2;
+CREATE INDEX delivery_event ON delivery (event);
+CREATE INDEX delivery_dead ON delivery (number) WHERE state = 3;
+CREATE INDEX delivery_held ON delivery (holder) WHERE holder IS NOT NULL;
+CREATE INDEX delivery_settled ON delivery (settled) WHERE state IN (2, 4);
+";
+
+/// Opens the ledger of a home, and makes it if there is none.
+pub(super) fn open(path: &Path) -> Result<Connection, LedgerError> {
+    let mut connection = database::connect(path, database::Durability::Full)?;
+    database::prepare(&mut connection, path, &FORMATS)?;
+    Ok(connection)
+}
+
+/// Begins a transaction that writes.
+pub(super) fn begin(connection: &mut Connection) -> rusqlite::Result<rusqlite::Transaction<'_>> {
+    connection.transaction_with_behavior(TransactionBehavior::Immediate)
+}

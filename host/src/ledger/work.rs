@@ -1,0 +1,189 @@
+//! How a host takes deliveries, and tells what became of them.
+
+use rusqlite::{Row, params};
+
+use super::{BLOCKED, DEAD, DONE, Hold, Ledger, LedgerError, Place, READY, promote, schema};
+use crate::{
+    crash_point,
+    database::now_ms,
+    events::{Listener, ListenerKind},
+};
+
+/// A delivery that this host holds: nobody else delivers it, and nobody delivers later ones of its object.
+#[derive(Debug, Clone)]
+pub(crate) struct Held {
+    pub(crate) number: i64,
+    /// The number of its event.
+    pub(crate) event: i64,
+    pub(crate) listener: Listener,
+    pub(crate) object: Option<String>,
+    /// How many attempts ended.
+    pub(crate) attempts: u32,
+    /// How often it was taken since, this time included.
+    pub(crate) taken: u32,
+}
+
+/// What becomes of a delivery.
+#[derive(Debug, Clone)]
+pub(crate) enum Verdict {
+    Done,
+    /// Another attempt, at a time in milliseconds since 1970.
+    Again {
+        due: i64,
+        problem: String,
+    },
+    Dead(String),
+    /// It was not attempted, and anybody may take it.
+    Released,
+}
+
+/// What became of a delivery that this host held.
+#[derive(Debug, Clone)]
+pub(crate) struct Settled {
+    pub(crate) held: Held,
+    pub(crate) verdict: Verdict,
+}
+
+const RETURNED: &str = "number, event, kind, listener, object, attempts, taken";
+
+fn held(row: &Row<'_>) -> rusqlite::Result<Held> {
+    let kind: String = row.get(2)?;
+    Ok(Held {
+        number: row.get(0)?,
+        event: row.get(1)?,
+        listener: Listener { kind: ListenerKind::parse(&kind), name: row.get(3)? },
+        object: row.get(4)?,
+        attempts: row.get(5)?,
+        taken: row.get(6)?,
+    })
+}
+
+impl Ledger {
+    /// The listeners that have deliveries that may run.
+    pub(crate) fn due_listeners(&self) -> Result<Vec<Listener>, LedgerError> {
+        let connection = self.reader()?;
+        let now = now_ms();
+        let mut found: Vec<Listener> = Vec::new();
+        // From one listener to the next in the index: what any of them has waiting is not looked at.
+        let mut next = connection.prepare_cached(
+            "SELECT kind, listener FROM delivery WHERE state = 0 AND (kind, listener) > (?1, ?2)
+             ORDER BY kind, listener LIMIT 1",
+        )?;
+        let mut is_due = connection.prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM delivery WHERE state = 0 AND kind = ?1 AND listener = ?2 AND due <= ?3
+                            AND held_until <= ?3)",
+        )?;
+        let (mut kind, mut name) = (String::new(), String::new());
+        loop {
+            let mut rows = next.query([&kind, &name])?;
+            let Some(row) = rows.next()? else { return Ok(found) };
+            (kind, name) = (row.get(0)?, row.get(1)?);
+            if is_due.query_row(params![kind, name, now], |row| row.get(0))? {
+                found.push(Listener { kind: ListenerKind::parse(&kind), name: name.clone() });
+            }
+        }
+    }
+
+    /// Takes deliveries of a listener, the ones that are due for longest first.
+    pub(crate) fn take(
+        &self,
+        listener: &Listener,
+        holder: &str,
+        until: i64,
+        most: usize,
+    ) -> Result<Vec<Held>, LedgerError> {
+        let mut connection = self.writer()?;
+        let transaction = schema::begin(&mut connection)?;
+        let now = now_ms();
+        let mut statement = transaction.prepare_cached(&format!(
+            "UPDATE delivery SET holder = ?4, held_until = ?5, taken = taken + 1
+             WHERE number IN (SELECT number FROM delivery WHERE state = 0 AND kind = ?1 AND listener = ?2 AND due <= ?3
+                              AND held_until <= ?3 ORDER BY due, number LIMIT ?6)
+             RETURNING {RETURNED}"
+        ))?;
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        let rows = statement
+            .query_map(params![listener.kind.name(), listener.name, now, holder, until, most], held)?
+            .collect::<Result<Vec<_>, _>>();
+        drop(statement);
+        let mut taken = rows?;
+        transaction.commit()?;
+        taken.sort_by_key(|held| held.number);
+        Ok(taken)
+    }
+
+    /// Holds what a host holds for longer.
+    pub(crate) fn renew(&self, holder: &str, until: i64) -> Result<(), LedgerError> {
+        let connection = self.writer()?;
+        let mut statement =
+            connection.prepare_cached("UPDATE delivery SET held_until = ?2 WHERE holder = ?1 AND state = 0")?;
+        statement.execute(params![holder, until])?;
+        Ok(())
+    }
+
+    /// Notes what became of deliveries, and lets the next ones of their objects run: held by the same host, to which they are
+    /// answered, or, without a time until when, by anybody.
+    ///
+    /// What the host holds no longer, because its lease ran out, is left alone: whoever took it notes what becomes of it.
+    pub(crate) fn settle(&self, holder: &str, until: Option<i64>, all: &[Settled]) -> Result<Vec<Held>, LedgerError> {
+        let mut connection = self.writer()?;
+        let transaction = schema::begin(&mut connection)?;
+        let now = now_ms();
+        let mut next = Vec::new();
+        {
+            let mut settle = transaction.prepare_cached(
+                "UPDATE delivery SET state = ?3, attempts = attempts + ?4, taken = CASE WHEN ?4 = 0 THEN taken - 1 ELSE 0 END,
+                     due = coalesce(?5, due), settled = CASE WHEN ?3 IN (2, 3) THEN ?7 END, problem = ?6,
+                     holder = NULL, held_until = 0
+                 WHERE number = ?1 AND holder = ?2 AND state = 0",
+            )?;
+            let mut follower = transaction.prepare_cached(&format!(
+                "SELECT {RETURNED} FROM delivery WHERE holder = ?4 AND state = 0 AND number =
+                 (SELECT min(number) FROM delivery WHERE state < 2 AND kind = ?1 AND listener = ?2 AND object = ?3)"
+            ))?;
+            for Settled { held: of, verdict } in all {
+                let (state, ended, due, problem) = match verdict {
+                    Verdict::Done => (DONE, 1, None, None),
+                    Verdict::Again { due, problem } => (READY, 1, Some(*due), Some(problem)),
+                    Verdict::Dead(problem) => (DEAD, 1, None, Some(problem)),
+                    Verdict::Released => (READY, 0, None, None),
+                };
+                let settled = settle.execute(params![of.number, holder, state, ended, due, problem, now])?;
+                if settled == 0 || state == READY {
+                    continue;
+                }
+                let (kind, listener) = (of.listener.kind.name().to_owned(), of.listener.name.clone());
+                let place = Place { number: of.number, state: BLOCKED, kind, listener, object: of.object.clone() };
+                promote(&transaction, &place, now, until.map(|until| Hold { holder, until }))?;
+                if until.is_some() && of.object.is_some() {
+                    let row = params![place.kind, place.listener, place.object, holder];
+                    let mut found = follower.query_map(row, held)?;
+                    next.extend(found.next().transpose()?);
+                }
+            }
+        }
+        crash_point::reached("before settling");
+        transaction.commit()?;
+        crash_point::reached("after settling");
+        Ok(next)
+    }
+
+    /// Who holds deliveries.
+    pub(crate) fn holders(&self) -> Result<Vec<String>, LedgerError> {
+        let connection = self.reader()?;
+        let mut statement =
+            connection.prepare_cached("SELECT DISTINCT holder FROM delivery WHERE holder IS NOT NULL")?;
+        let rows = statement.query_map((), |row| row.get(0))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Lets anybody take what a host held that is no more. Answers that.
+    pub(crate) fn recover(&self, holder: &str) -> Result<Vec<Held>, LedgerError> {
+        let connection = self.writer()?;
+        let mut statement = connection.prepare_cached(&format!(
+            "UPDATE delivery SET holder = NULL, held_until = 0 WHERE holder = ?1 RETURNING {RETURNED}"
+        ))?;
+        let rows = statement.query_map([holder], held)?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+}
