@@ -16,7 +16,7 @@ use crate::{
 /// So many deliveries to one listener run at once, each for another object.
 const MOST_AT_ONCE: usize = 4;
 /// A lane holds so many at most, and takes more when it has fewer than half.
-const LONGEST_LANE: usize = 64;
+const LONGEST_LANE: usize = 256;
 /// A thread without work ends after so long.
 const IDLE: Duration = Duration::from_secs(2);
 
@@ -122,7 +122,7 @@ fn work(shared: &Arc<Shared>, lane: &Lane) {
     let mut state = lane.lock();
     loop {
         if let Some(held) = state.queue.pop_front() {
-            let runs_low = state.queue.len() == LONGEST_LANE / 4;
+            let runs_low = state.queue.len() == LONGEST_LANE / 2;
             drop(state);
             if runs_low {
                 shared.wake.wake();

@@ -245,18 +245,26 @@ fn recover(shared: &Shared, locks: &Path) -> Result<(), LedgerError> {
     Ok(())
 }
 
+/// How long it is waited for others to be settled with.
+const GATHER: Duration = Duration::from_millis(1);
 /// So many deliveries are settled at once at most.
 const LARGEST_BATCH: usize = 512;
 
 /// Settles what became of deliveries, many at once, and puts the next ones of their objects into their lanes.
 fn settle_all(shared: &Arc<Shared>, to_settle: &Receiver<Ended>) {
+    let mut last = 0;
     while let Ok(first) = to_settle.recv() {
         let mut batch = vec![first];
+        // Where many end at once, a moment's wait lets more of them share a transaction.
+        if last > 1 {
+            thread::sleep(GATHER);
+        }
         while batch.len() < LARGEST_BATCH
             && let Ok(more) = to_settle.try_recv()
         {
             batch.push(more);
         }
+        last = batch.len();
         let (mut settled, mut notes) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
         for ended in batch {
             settled.push(ended.settled);

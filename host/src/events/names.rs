@@ -119,6 +119,12 @@ impl EventNames {
         built_in.chain(hooks).chain(own).collect()
     }
 
+    /// Whether an event of exactly this name carries no data; `None` if there is none. What every event that is emitted is asked.
+    pub(crate) fn carries_no_data(&self, name: &str) -> Option<bool> {
+        let built_in = BUILT_IN.iter().find(|(known, ..)| *known == name).map(|(.., empty)| *empty);
+        built_in.or_else(|| (self.own.contains_key(name) || hooks().any(|hook| hook.name() == name)).then_some(false))
+    }
+
     /// The event that a name or an alias stands for.
     pub(crate) fn find(&self, name: &str) -> Result<EventInfo, UnknownEvent> {
         let all = self.all();

@@ -1,6 +1,7 @@
 //! Events, handlers, deliveries and the execution log.
 
 use std::{
+    borrow::Cow,
     io,
     sync::{Arc, PoisonError},
     time::Duration,
@@ -163,28 +164,25 @@ impl Host {
     }
 
     /// The event that is meant, as this process knows it or, if it is not known here, as it was just added.
-    fn checked(&self, event: &NewEvent) -> Result<NewEvent, EventError> {
-        let known = self.shared.dispatcher.listeners().names.find(&event.name);
-        let info = match known {
-            Ok(info) => info,
-            Err(_) => {
+    fn checked<'a>(&self, event: &'a NewEvent) -> Result<Cow<'a, NewEvent>, EventError> {
+        let (event, carries_no_data) = match self.shared.dispatcher.listeners().names.carries_no_data(&event.name) {
+            Some(carries_no_data) => (Cow::Borrowed(event), carries_no_data),
+            None => {
                 let info = self.event_names()?.find(&event.name)?;
                 self.refresh()?;
-                info
+                (Cow::Owned(NewEvent { name: info.name, ..event.clone() }), info.carries_no_data)
             }
         };
-        let wrong = |problem: String| EventError::Data { event: info.name.clone(), problem };
-        if event.data.as_str().len() > LARGEST_DATA {
-            let size = event.data.as_str().len();
-            return Err(wrong(format!("its data has {size} bytes; at most {LARGEST_DATA} are taken")));
+        let wrong = |problem: String| EventError::Data { event: event.name.clone(), problem };
+        let data = event.data.as_str();
+        if data.len() > LARGEST_DATA {
+            return Err(wrong(format!("its data has {} bytes; at most {LARGEST_DATA} are taken", data.len())));
         }
-        let is_empty = || {
-            serde_json::from_str(event.data.as_str()).is_ok_and(|data: serde_json::Value| data == serde_json::json!({}))
-        };
-        if info.carries_no_data && event.data != Json::default() && !is_empty() {
+        let is_empty = || serde_json::from_str(data).is_ok_and(|data: serde_json::Value| data == serde_json::json!({}));
+        if carries_no_data && data != "{}" && !is_empty() {
             return Err(wrong("this event carries no data".to_owned()));
         }
-        Ok(NewEvent { name: info.name, ..event.clone() })
+        Ok(event)
     }
 
     /// Asks the before handlers of an event, in their order. Answers its data as they left it, or that it must not happen.
@@ -215,7 +213,7 @@ impl Host {
             let event = self.checked(event)?;
             let chain = listeners.chain(&event.name);
             let listeners = chain.after.iter().map(|(_, listener)| listener.clone()).collect();
-            records.push(Record { event, listeners });
+            records.push(Record { event: event.into_owned(), listeners });
         }
         Ok(self.shared.dispatcher.phases().emit(records)?)
     }

@@ -8,8 +8,14 @@ mod schema;
 mod work;
 
 use std::{
+    collections::VecDeque,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, Thread},
     time::Duration,
 };
 
@@ -21,7 +27,7 @@ pub(crate) use work::{Held, Settled, Verdict};
 
 use crate::{
     crash_point,
-    database::{DatabaseError, now_ms},
+    database::{DatabaseError, Durability, now_ms},
     events::{Listener, ListenerKind, NewEvent},
 };
 
@@ -152,20 +158,40 @@ pub(crate) struct Ledger {
     path: PathBuf,
     open: OnceLock<Open>,
     opening: Mutex<()>,
-    /// Events that wait to be recorded: whoever gets the connection records all of them in one transaction.
-    queue: Mutex<Vec<Arc<Job>>>,
+    /// Events that wait to be recorded.
+    queue: Mutex<Queue>,
+}
+
+#[derive(Default)]
+struct Queue {
+    jobs: VecDeque<Arc<Job>>,
+    /// Somebody records what is here, or was told to.
+    is_led: bool,
+    /// How many were recorded together last.
+    told: usize,
 }
 
 struct Open {
-    writer: Mutex<Connection>,
+    writer: Mutex<Writer>,
     /// Reading waits for nobody who writes.
     reader: Mutex<Connection>,
+}
+
+/// The connections that write, of which one does at a time.
+struct Writer {
+    /// What it commits survives the end of the machine.
+    durable: Connection,
+    /// What it commits survives the end of the process: for who holds what, which means nothing after the end of the machine.
+    quick: Connection,
 }
 
 /// Events that one caller waits for.
 struct Job {
     records: Vec<Record>,
     done: OnceLock<Result<Vec<Emitted>, LedgerError>>,
+    /// Whether the caller is to record what waits.
+    leads: AtomicBool,
+    thread: Thread,
 }
 
 /// As many events are recorded in one transaction at most.
@@ -187,14 +213,16 @@ impl Ledger {
         }
         let _opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
         if self.open.get().is_none() {
-            let writer = schema::open(&self.path)?;
-            let reader = schema::open(&self.path)?;
+            let durable = schema::open(&self.path, Durability::Full)?;
+            let quick = schema::open(&self.path, Durability::Process)?;
+            let reader = schema::open(&self.path, Durability::Process)?;
+            let writer = Writer { durable, quick };
             let _ = self.open.set(Open { writer: Mutex::new(writer), reader: Mutex::new(reader) });
         }
         self.open.get().ok_or_else(|| rusqlite::Error::InvalidQuery.into())
     }
 
-    fn writer(&self) -> Result<MutexGuard<'_, Connection>, LedgerError> {
+    fn writer(&self) -> Result<MutexGuard<'_, Writer>, LedgerError> {
         // A panic between two statements leaves a transaction that is rolled back: the connection stays good.
         Ok(self.open()?.writer.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -205,28 +233,69 @@ impl Ledger {
 
     /// Records events, and a delivery for each of their listeners. Durable on return.
     ///
-    /// Callers that come while another's transaction is being made durable share the next one.
+    /// Callers that come while another's transaction is being made durable share the next one: the first of them writes it, and
+    /// the others sleep until it is done.
     pub(crate) fn emit(&self, records: Vec<Record>) -> Result<Vec<Emitted>, LedgerError> {
-        let job = Arc::new(Job { records, done: OnceLock::new() });
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&job));
-        let mut connection = match self.writer() {
-            Ok(connection) => connection,
-            Err(error) => {
-                // Nobody else may find it there and record it after all.
-                self.queue.lock().unwrap_or_else(PoisonError::into_inner).retain(|waiting| !Arc::ptr_eq(waiting, &job));
-                return Err(error);
+        let thread = thread::current();
+        let job = Arc::new(Job { records, done: OnceLock::new(), leads: AtomicBool::new(false), thread });
+        {
+            let mut queue = self.queue();
+            queue.jobs.push_back(Arc::clone(&job));
+            if !queue.is_led {
+                queue.is_led = true;
+                job.leads.store(true, Ordering::Relaxed);
             }
-        };
-        while job.done.get().is_none() {
-            let batch: Vec<Arc<Job>> = {
-                let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-                let count = queue.len().min(LARGEST_BATCH);
-                queue.drain(..count).collect()
-            };
-            record_batch(&mut connection, &batch);
         }
-        drop(connection);
-        job.done.get().cloned().unwrap_or_else(|| Err(rusqlite::Error::InvalidQuery.into()))
+        loop {
+            if let Some(done) = job.done.get() {
+                return done.clone();
+            }
+            if job.leads.load(Ordering::Acquire) {
+                self.lead();
+            } else {
+                thread::park();
+            }
+        }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Records what waits, the caller's own with it, and hands on to the first who came meanwhile.
+    fn lead(&self) {
+        // Those who were told last may have more to record: they get a turn, so that they needn't wait for a whole transaction.
+        let told = self.queue().told;
+        for _ in 1..told.min(8) {
+            thread::yield_now();
+        }
+        let batch: Vec<Arc<Job>> = {
+            let mut queue = self.queue();
+            let count = queue.jobs.len().min(LARGEST_BATCH);
+            queue.told = count;
+            queue.jobs.drain(..count).collect()
+        };
+        let recorded = catch_unwind(AssertUnwindSafe(|| match self.writer() {
+            Ok(mut writer) => record_batch(&mut writer.durable, &batch),
+            Err(error) => Err(error),
+        }));
+        // Nobody may wait for ever because of a fault here.
+        let recorded = recorded.unwrap_or_else(|_| Err(rusqlite::Error::InvalidQuery.into()));
+        match recorded {
+            Ok(all) => batch.iter().zip(all).for_each(|(job, emitted)| drop(job.done.set(Ok(emitted)))),
+            Err(error) => batch.iter().for_each(|job| drop(job.done.set(Err(error.clone())))),
+        }
+        {
+            let mut queue = self.queue();
+            match queue.jobs.front() {
+                Some(next) => {
+                    next.leads.store(true, Ordering::Release);
+                    next.thread.unpark();
+                }
+                None => queue.is_led = false,
+            }
+        }
+        batch.iter().for_each(|job| job.thread.unpark());
     }
 
     /// The event of a delivery, as the listener gets it at an attempt.
@@ -279,13 +348,13 @@ impl Ledger {
         let (mut states, mut held) = (None, None);
         match filter.status {
             None => {}
-            Some(DeliveryStatus::Waiting) => (states, held) = (Some("0,1"), Some(false)),
-            Some(DeliveryStatus::Running) => (states, held) = (Some("0"), Some(true)),
-            Some(DeliveryStatus::Done) => states = Some("2"),
-            Some(DeliveryStatus::Dead) => states = Some("3"),
-            Some(DeliveryStatus::Discarded) => states = Some("4"),
+            Some(DeliveryStatus::Waiting) => (states, held) = (Some("< 2"), Some(false)),
+            Some(DeliveryStatus::Running) => (states, held) = (Some("< 2"), Some(true)),
+            Some(DeliveryStatus::Done) => states = Some("= 2"),
+            Some(DeliveryStatus::Dead) => states = Some("= 3"),
+            Some(DeliveryStatus::Discarded) => states = Some("= 4"),
         }
-        let states = states.map(|states| format!("AND d.state IN ({states})")).unwrap_or_default();
+        let states = states.map(|states| format!("AND d.state {states}")).unwrap_or_default();
         let limit = if filter.limit == 0 { -1 } else { i64::try_from(filter.limit).unwrap_or(i64::MAX) };
         let mut statement = connection.prepare_cached(&format!(
             "{SELECT} {FROM} WHERE (?1 IS NULL OR e.name = ?1) AND (?2 IS NULL OR e.id = ?2)
@@ -342,7 +411,7 @@ impl Ledger {
                 params![number, DISCARDED, now],
             )?;
             if row.state == READY {
-                promote(transaction, row, now, None)?;
+                let _ = promote(transaction, row, now, None)?;
             }
             Ok(true)
         })
@@ -353,8 +422,8 @@ impl Ledger {
         number: i64,
         change: impl FnOnce(&Transaction<'_>, &Place) -> Result<bool, LedgerError>,
     ) -> Result<Option<bool>, LedgerError> {
-        let mut connection = self.writer()?;
-        let transaction = schema::begin(&mut connection)?;
+        let mut writer = self.writer()?;
+        let transaction = schema::begin(&mut writer.durable)?;
         let Some(place) = place(&transaction, number)? else { return Ok(None) };
         let changed = change(&transaction, &place)?;
         transaction.commit()?;
@@ -364,8 +433,8 @@ impl Ledger {
     /// Deletes what was done or discarded long ago. At most some thousand deliveries at once, so that nobody waits for long.
     pub(crate) fn forget(&self, kept: Duration) -> Result<usize, LedgerError> {
         let before = now_ms().saturating_sub(i64::try_from(kept.as_millis()).unwrap_or(i64::MAX));
-        let mut connection = self.writer()?;
-        let transaction = schema::begin(&mut connection)?;
+        let mut writer = self.writer()?;
+        let transaction = schema::begin(&mut writer.durable)?;
         let deleted = transaction.execute(
             "DELETE FROM delivery WHERE number IN
              (SELECT number FROM delivery WHERE state IN (2, 4) AND settled < ?1 LIMIT 2000)",
@@ -426,17 +495,21 @@ struct Hold<'a> {
     until: i64,
 }
 
-/// Lets the next delivery of the same listener and object run, held by whoever goes on with it.
-fn promote(transaction: &Transaction<'_>, place: &Place, now: i64, hold: Option<Hold<'_>>) -> Result<(), LedgerError> {
-    let Place { kind, listener, object: Some(object), .. } = place else { return Ok(()) };
+/// Lets the next delivery of the same listener and object run, held by whoever goes on with it. Answers whether there is one.
+fn promote(
+    transaction: &Transaction<'_>,
+    place: &Place,
+    now: i64,
+    hold: Option<Hold<'_>>,
+) -> Result<bool, LedgerError> {
+    let Place { kind, listener, object: Some(object), .. } = place else { return Ok(false) };
     let mut statement = transaction.prepare_cached(
         "UPDATE delivery SET state = 0, due = ?4, holder = ?5, held_until = ?6, taken = taken + (?5 IS NOT NULL)
          WHERE number = (SELECT min(number) FROM delivery
                          WHERE state < 2 AND kind = ?1 AND listener = ?2 AND object = ?3)",
     )?;
     let (holder, until) = hold.map_or((None, 0), |hold| (Some(hold.holder), hold.until));
-    statement.execute(params![kind, listener, object, now, holder, until])?;
-    Ok(())
+    Ok(statement.execute(params![kind, listener, object, now, holder, until])? > 0)
 }
 
 const SELECT: &str =
@@ -468,26 +541,20 @@ fn delivery(row: &Row<'_>, now: i64) -> rusqlite::Result<Delivery> {
     })
 }
 
-/// Records what several callers wait for, and tells each how that went.
-fn record_batch(connection: &mut Connection, batch: &[Arc<Job>]) {
-    let record = |connection: &mut Connection| -> Result<Vec<Vec<Emitted>>, LedgerError> {
-        let now = now_ms();
-        let transaction = schema::begin(connection)?;
-        let mut all = Vec::with_capacity(batch.len());
-        for job in batch {
-            let emitted: Result<Vec<Emitted>, LedgerError> =
-                job.records.iter().map(|record| insert(&transaction, record, now)).collect();
-            all.push(emitted?);
-        }
-        crash_point::reached("before ledger commit");
-        transaction.commit()?;
-        crash_point::reached("after ledger commit");
-        Ok(all)
-    };
-    match record(connection) {
-        Ok(all) => batch.iter().zip(all).for_each(|(job, emitted)| drop(job.done.set(Ok(emitted)))),
-        Err(error) => batch.iter().for_each(|job| drop(job.done.set(Err(error.clone())))),
+/// Records what several callers wait for in one transaction.
+fn record_batch(connection: &mut Connection, batch: &[Arc<Job>]) -> Result<Vec<Vec<Emitted>>, LedgerError> {
+    let now = now_ms();
+    let transaction = schema::begin(connection)?;
+    let mut all = Vec::with_capacity(batch.len());
+    for job in batch {
+        let emitted: Result<Vec<Emitted>, LedgerError> =
+            job.records.iter().map(|record| insert(&transaction, record, now)).collect();
+        all.push(emitted?);
     }
+    crash_point::reached("before ledger commit");
+    transaction.commit()?;
+    crash_point::reached("after ledger commit");
+    Ok(all)
 }
 
 fn insert(transaction: &Transaction<'_>, record: &Record, now: i64) -> Result<Emitted, LedgerError> {

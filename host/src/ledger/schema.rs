@@ -5,7 +5,7 @@ use std::path::Path;
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::LedgerError;
-use crate::database;
+use crate::database::{self, Durability};
 
 /// What each minor format adds. Never edited once it was released: a later format adds a later entry.
 const FORMATS: [&str; 1] = [FORMAT_1_0];
@@ -46,6 +46,7 @@ CREATE TABLE delivery (
 ) STRICT;
 CREATE INDEX delivery_due ON delivery (kind, listener, due) WHERE state = 0;
 CREATE INDEX delivery_order ON delivery (kind, listener, object, number) WHERE state < 2;
+CREATE INDEX delivery_open ON delivery (number) WHERE state < 2;
 CREATE INDEX delivery_event ON delivery (event);
 CREATE INDEX delivery_dead ON delivery (number) WHERE state = 3;
 CREATE INDEX delivery_held ON delivery (holder) WHERE holder IS NOT NULL;
@@ -53,8 +54,8 @@ CREATE INDEX delivery_settled ON delivery (settled) WHERE state IN (2, 4);
 ";
 
 /// Opens the ledger of a home, and makes it if there is none.
-pub(super) fn open(path: &Path) -> Result<Connection, LedgerError> {
-    let mut connection = database::connect(path, database::Durability::Full)?;
+pub(super) fn open(path: &Path, durability: Durability) -> Result<Connection, LedgerError> {
+    let mut connection = database::connect(path, durability)?;
     database::prepare(&mut connection, path, &FORMATS)?;
     Ok(connection)
 }

@@ -92,8 +92,8 @@ impl Ledger {
         until: i64,
         most: usize,
     ) -> Result<Vec<Held>, LedgerError> {
-        let mut connection = self.writer()?;
-        let transaction = schema::begin(&mut connection)?;
+        let mut writer = self.writer()?;
+        let transaction = schema::begin(&mut writer.quick)?;
         let now = now_ms();
         let mut statement = transaction.prepare_cached(&format!(
             "UPDATE delivery SET holder = ?4, held_until = ?5, taken = taken + 1
@@ -114,9 +114,9 @@ impl Ledger {
 
     /// Holds what a host holds for longer.
     pub(crate) fn renew(&self, holder: &str, until: i64) -> Result<(), LedgerError> {
-        let connection = self.writer()?;
+        let writer = self.writer()?;
         let mut statement =
-            connection.prepare_cached("UPDATE delivery SET held_until = ?2 WHERE holder = ?1 AND state = 0")?;
+            writer.quick.prepare_cached("UPDATE delivery SET held_until = ?2 WHERE holder = ?1 AND state = 0")?;
         statement.execute(params![holder, until])?;
         Ok(())
     }
@@ -126,8 +126,8 @@ impl Ledger {
     ///
     /// What the host holds no longer, because its lease ran out, is left alone: whoever took it notes what becomes of it.
     pub(crate) fn settle(&self, holder: &str, until: Option<i64>, all: &[Settled]) -> Result<Vec<Held>, LedgerError> {
-        let mut connection = self.writer()?;
-        let transaction = schema::begin(&mut connection)?;
+        let mut writer = self.writer()?;
+        let transaction = schema::begin(&mut writer.durable)?;
         let now = now_ms();
         let mut next = Vec::new();
         {
@@ -154,8 +154,8 @@ impl Ledger {
                 }
                 let (kind, listener) = (of.listener.kind.name().to_owned(), of.listener.name.clone());
                 let place = Place { number: of.number, state: BLOCKED, kind, listener, object: of.object.clone() };
-                promote(&transaction, &place, now, until.map(|until| Hold { holder, until }))?;
-                if until.is_some() && of.object.is_some() {
+                let is_next = promote(&transaction, &place, now, until.map(|until| Hold { holder, until }))?;
+                if is_next && until.is_some() {
                     let row = params![place.kind, place.listener, place.object, holder];
                     let mut found = follower.query_map(row, held)?;
                     next.extend(found.next().transpose()?);
@@ -179,8 +179,8 @@ impl Ledger {
 
     /// Lets anybody take what a host held that is no more. Answers that.
     pub(crate) fn recover(&self, holder: &str) -> Result<Vec<Held>, LedgerError> {
-        let connection = self.writer()?;
-        let mut statement = connection.prepare_cached(&format!(
+        let writer = self.writer()?;
+        let mut statement = writer.quick.prepare_cached(&format!(
             "UPDATE delivery SET holder = NULL, held_until = 0 WHERE holder = ?1 RETURNING {RETURNED}"
         ))?;
         let rows = statement.query_map([holder], held)?;
