@@ -28,7 +28,11 @@ fn commands(document: &str) -> String {
 fn configuration(document: &str, home: &Home) -> String {
     let text = fs::read_to_string(source().join(document)).expect("there");
     let shown = text.split("```toml\n[usage_api]").nth(1).and_then(|rest| rest.split("```").next());
-    let Some(shown) = shown else { return String::new() };
+    let Some(shown) = shown else {
+        // Other configurations are taken as they stand, all in one file.
+        let blocks = text.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());
+        return blocks.filter(|block| block.starts_with("[handlers]") || block.starts_with("[log]")).collect();
+    };
     let token = home.file("token", "secret");
     let (url, file) = ("https://store.example/DSUsageManagement/api/usageManagement/v2", "/etc/billhook/usage-token");
     assert!(shown.contains(url) && shown.contains(file), "no test calls somebody else's machine");
@@ -61,6 +65,11 @@ fn the_operator_guide_works() {
 }
 
 #[test]
+fn the_guide_of_events_and_handlers_works() {
+    run_all("docs/handlers.md", &Home::new());
+}
+
+#[test]
 fn the_plugin_guide_works() {
     run_all("docs/plugin-guide.md", &Home::new());
 }
@@ -84,7 +93,15 @@ fn links_in_the_documents_lead_somewhere() {
         let text = fs::read_to_string(&path).expect("there");
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             if !link.starts_with("http") && !link.starts_with('#') {
-                assert!(path.parent().expect("in a folder").join(link).exists(), "{document}: {link}");
+                let (file, section) = link.split_once('#').unwrap_or((link, ""));
+                let target = path.parent().expect("in a folder").join(file);
+                assert!(target.exists(), "{document}: {link}");
+                let is_section = |line: &str| {
+                    let title = line.strip_prefix('#').map(|rest| rest.trim_start_matches('#').trim().to_lowercase());
+                    title.is_some_and(|title| title.replace(' ', "-") == section)
+                };
+                let text = fs::read_to_string(&target).expect("readable");
+                assert!(section.is_empty() || text.lines().any(is_section), "{document}: {link}");
             }
         }
     }

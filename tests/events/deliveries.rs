@@ -332,7 +332,7 @@ fn a_full_disk_is_an_error_of_emit_and_loses_nothing_that_was_recorded() {
         unsafe {
             std::os::unix::process::CommandExt::pre_exec(&mut command, move || {
                 libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
-                rustix::process::setrlimit(rustix::process::Resource::Fsize, limit.clone()).map_err(Into::into)
+                rustix::process::setrlimit(rustix::process::Resource::Fsize, limit).map_err(Into::into)
             });
         }
         crate::support::run(&mut command)

@@ -61,7 +61,7 @@ impl Dispatcher {
             url: Some(url),
             ..Borrowed::default()
         };
-        self.call_found(hook, objects, Finder::Type(asset_t), |plugin| {
+        self.call_in_pair(hook, objects, Finder::Type(asset_t), |plugin| {
             plugin.on_pre_product_spec_validation(provider, asset_t, media_type, url)
         })
     }
@@ -75,17 +75,15 @@ impl Dispatcher {
         objects: Borrowed<'_>,
         call: impl Fn(&Plugin) -> Result<T, CallFailure>,
     ) -> Result<T, HookError> {
-        let (answer, records) = self.about_in_pair(hook, asset, objects, call)?;
-        if records.is_empty() {
-            return Ok(answer);
+        let objects = Borrowed { asset: Some(asset), ..objects };
+        match self.call_found(hook, objects, Finder::Type(&asset.resource_type), call) {
+            Ok(answer) => Ok(answer),
+            Err(error) => Err(error.about(&asset.id)),
         }
-        self.tell(hook, records).map_err(|error| error.about(&asset.id))?;
-        Ok(answer)
     }
 
     /// Calls a hook about an asset, of the plugin of the asset's type. Also answers what its listeners are to be told when the
     /// whole pair of hooks went through.
-    #[inline]
     pub(crate) fn about_in_pair<T: FromAnswer>(
         &self,
         hook: Hook,
@@ -94,7 +92,7 @@ impl Dispatcher {
         call: impl Fn(&Plugin) -> Result<T, CallFailure>,
     ) -> Result<(T, Vec<Record>), HookError> {
         let objects = Borrowed { asset: Some(asset), ..objects };
-        match self.call_found(hook, objects, Finder::Type(&asset.resource_type), call) {
+        match self.call_in_pair(hook, objects, Finder::Type(&asset.resource_type), call) {
             Ok(answer) => Ok(answer),
             Err(error) => Err(error.about(&asset.id)),
         }
@@ -104,17 +102,13 @@ impl Dispatcher {
     pub(crate) fn get_usage_specs(&self, asset_type: &str) -> Result<Vec<UsageSpec>, HookError> {
         let hook = Hook::GetUsageSpecs;
         let objects = Borrowed { asset_t: Some(asset_type), ..Borrowed::default() };
-        let (specs, records) = self.call_found(hook, objects, Finder::Type(asset_type), Plugin::get_usage_specs)?;
-        self.tell(hook, records)?;
-        Ok(specs)
+        self.call_found(hook, objects, Finder::Type(asset_type), Plugin::get_usage_specs)
     }
 
     /// Calls any hook of a plugin by the plugin's id.
     pub(crate) fn call(&self, plugin: &str, hook: Hook, objects: &HookObjects) -> Result<HookAnswer, HookError> {
         let call = |plugin: &Plugin| objects.call(plugin, hook, None);
-        let answer = self
-            .call_found(hook, objects.borrowed(), Finder::Id(plugin), call)
-            .and_then(|(answer, records)| self.tell(hook, records).map(|()| answer));
+        let answer = self.call_found(hook, objects.borrowed(), Finder::Id(plugin), call);
         match &objects.asset {
             Some(asset) if !matches!(hook, Hook::GetUsageSpecs | Hook::OnEvent) => {
                 answer.map_err(|error| error.about(&asset.id))

@@ -47,6 +47,8 @@ pub(crate) struct Dispatcher {
     table: Arc<Apart>,
     loader: Arc<Loader>,
     phases: Arc<Phases>,
+    /// As the phases have it: here it is at hand.
+    records_hooks: bool,
     /// Held while the table is made anew; holds what was taken out of it and may still be in use, and since when.
     retired: Arc<Mutex<Retired>>,
 }
@@ -56,7 +58,9 @@ type Retired = Vec<(Instant, Arc<Slot>)>;
 
 impl Dispatcher {
     pub(crate) fn new(registry: Arc<Registry>, loader: Loader, phases: Arc<Phases>) -> Self {
-        Dispatcher { registry, table: Arc::default(), loader: Arc::new(loader), phases, retired: Arc::default() }
+        let records_hooks = phases.records_hooks;
+        let (table, loader) = (Arc::default(), Arc::new(loader));
+        Dispatcher { registry, table, loader, phases, records_hooks, retired: Arc::default() }
     }
 
     /// Makes the table anew if the registry changed. Calls that are under way finish on what they began with.
@@ -118,8 +122,7 @@ impl Dispatcher {
 
     /// Calls a hook, and what surrounds it where anybody listens to its calls. Also answers what the after listeners are to be
     /// told.
-    #[inline]
-    fn call_found<T: FromAnswer>(
+    fn call_in_pair<T: FromAnswer>(
         &self,
         hook: Hook,
         objects: Borrowed<'_>,
@@ -127,13 +130,40 @@ impl Dispatcher {
         call: impl Fn(&Plugin) -> Result<T, CallFailure>,
     ) -> Result<(T, Vec<Record>), HookError> {
         let table = self.table.load();
-        if table.listeners.listen_to(hook) {
+        if table.is_listened_to(hook) {
             return self.call_listened_to(hook, &objects, find);
         }
         let object = objects.asset.map(|asset| asset.id.as_str());
-        let answer = self.call_plugin(hook, &table, find, object, &call)?;
-        // Takes no memory.
-        Ok((answer, Vec::new()))
+        Ok((self.call_plugin(hook, &table, find, object, &call)?, Vec::new()))
+    }
+
+    /// Calls a hook, and what surrounds it where anybody listens to its calls; records what the after listeners are told.
+    #[inline]
+    fn call_found<T: FromAnswer>(
+        &self,
+        hook: Hook,
+        objects: Borrowed<'_>,
+        find: Finder<'_>,
+        call: impl Fn(&Plugin) -> Result<T, CallFailure>,
+    ) -> Result<T, HookError> {
+        let table = self.table.load();
+        if !table.is_listened_to(hook) {
+            let object = objects.asset.map(|asset| asset.id.as_str());
+            return self.call_plugin(hook, &table, find, object, &call);
+        }
+        self.call_and_tell(hook, &objects, find)
+    }
+
+    #[cold]
+    fn call_and_tell<T: FromAnswer>(
+        &self,
+        hook: Hook,
+        objects: &Borrowed<'_>,
+        find: Finder<'_>,
+    ) -> Result<T, HookError> {
+        let (answer, records) = self.call_listened_to(hook, objects, find)?;
+        self.tell(hook, records)?;
+        Ok(answer)
     }
 
     /// Calls a hook of a plugin.
@@ -177,7 +207,7 @@ impl Dispatcher {
         plugin: &Plugin,
         call: &impl Fn(&Plugin) -> Result<T, CallFailure>,
     ) -> Result<T, HookError> {
-        if !self.phases.records_hooks || hook == Hook::OnEvent {
+        if !self.records_hooks || hook == Hook::OnEvent {
             return slot.run(hook, plugin, call);
         }
         let start = Instant::now();

@@ -16,6 +16,8 @@ use crate::{
 pub(super) struct Table {
     pub(super) generation: i64,
     pub(super) listeners: Arc<Listeners>,
+    /// The bits of the hooks whose calls anybody listens to: here they are at hand.
+    listened_to: u32,
     // Its keys come from the operator and not from callers, so a quick hash will do.
     by_type: HashMap<String, Arc<Slot>, RandomState>,
     by_id: HashMap<String, Entry>,
@@ -28,6 +30,12 @@ struct Entry {
 }
 
 impl Table {
+    /// Whether anybody listens to the calls of a hook.
+    #[inline]
+    pub(super) fn is_listened_to(&self, hook: Hook) -> bool {
+        self.listened_to & (1 << (hook as u32)) != 0
+    }
+
     pub(super) fn by_type(&self, asset_type: &str) -> Option<&Arc<Slot>> {
         self.by_type.get(asset_type)
     }
@@ -70,7 +78,9 @@ impl Table {
             }
             new.insert(row, slot);
         }
-        new.listeners = Arc::new(Listeners::new(EventNames::new(events), handlers, listening));
+        let listeners = Listeners::new(EventNames::new(events), handlers, listening);
+        new.listened_to = listeners.hooks();
+        new.listeners = Arc::new(listeners);
         let gone = self.missing_in(&new);
         Changed { table: new, gone, to_renew }
     }
@@ -82,7 +92,8 @@ impl Table {
             return None;
         }
         let listeners = Arc::clone(&self.listeners);
-        let mut new = Table { generation: self.generation, listeners, ..Table::default() };
+        let (generation, listened_to) = (self.generation, self.listened_to);
+        let mut new = Table { generation, listeners, listened_to, ..Table::default() };
         for entry in self.by_id.values() {
             let slot = if entry.row.id == row.id { &slot } else { &entry.slot };
             new.insert(entry.row.clone(), Arc::clone(slot));

@@ -106,10 +106,9 @@ impl Listeners {
         Listeners { names, chains, handlers, hooks }
     }
 
-    /// Whether anybody listens to the calls of a hook.
-    #[inline]
-    pub(crate) fn listen_to(&self, hook: Hook) -> bool {
-        self.hooks & bit(hook) != 0
+    /// The hooks whose calls anybody listens to, each the bit of its number.
+    pub(crate) fn hooks(&self) -> u32 {
+        self.hooks
     }
 
     pub(crate) fn chain(&self, event: &str) -> Arc<Chain> {

@@ -64,9 +64,7 @@ fn show(host: &Host, after: &mut i64, output: &Output) -> anyhow::Result<()> {
 /// Whether nothing is left to deliver.
 fn is_done(host: &Host) -> anyhow::Result<bool> {
     for status in [DeliveryStatus::Waiting, DeliveryStatus::Running] {
-        let mut filter = DeliveryFilter::default();
-        filter.status = Some(status);
-        filter.limit = 1;
+        let filter = DeliveryFilter { status: Some(status), limit: 1, ..DeliveryFilter::default() };
         if !host.deliveries(&filter)?.is_empty() {
             return Ok(false);
         }

@@ -61,8 +61,7 @@ pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> an
 }
 
 fn deliveries(host: &Host, id: &str) -> anyhow::Result<Vec<Delivery>> {
-    let mut filter = DeliveryFilter::default();
-    filter.event_id = Some(id.to_owned());
+    let filter = DeliveryFilter { event_id: Some(id.to_owned()), ..DeliveryFilter::default() };
     let mut deliveries = host.deliveries(&filter)?;
     deliveries.reverse();
     Ok(deliveries)

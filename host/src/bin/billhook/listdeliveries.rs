@@ -38,18 +38,20 @@ enum StatusArgument {
 
 pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> anyhow::Result<()> {
     let host = global.host()?;
-    let mut filter = DeliveryFilter::default();
-    filter.event = arguments.event.as_deref().map(|event| named(&host, event)).transpose()?;
-    filter.listener.clone_from(&arguments.listener);
-    filter.object.clone_from(&arguments.object);
-    filter.limit = arguments.limit;
-    filter.status = arguments.status.map(|status| match status {
-        StatusArgument::Waiting => DeliveryStatus::Waiting,
-        StatusArgument::Running => DeliveryStatus::Running,
-        StatusArgument::Done => DeliveryStatus::Done,
-        StatusArgument::Dead => DeliveryStatus::Dead,
-        StatusArgument::Discarded => DeliveryStatus::Discarded,
-    });
+    let filter = DeliveryFilter {
+        event: arguments.event.as_deref().map(|event| named(&host, event)).transpose()?,
+        listener: arguments.listener.clone(),
+        object: arguments.object.clone(),
+        limit: arguments.limit,
+        status: arguments.status.map(|status| match status {
+            StatusArgument::Waiting => DeliveryStatus::Waiting,
+            StatusArgument::Running => DeliveryStatus::Running,
+            StatusArgument::Done => DeliveryStatus::Done,
+            StatusArgument::Dead => DeliveryStatus::Dead,
+            StatusArgument::Discarded => DeliveryStatus::Discarded,
+        }),
+        ..DeliveryFilter::default()
+    };
     let deliveries = host.deliveries(&filter)?;
     let terminal = output.is_terminal();
     if terminal && deliveries.is_empty() {

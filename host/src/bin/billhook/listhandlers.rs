@@ -30,11 +30,12 @@ pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> an
         output.note("warning", &format!("there is no home at {} yet; addhandler makes one", home.display()));
         return output.answer(&Vec::<Handler>::new(), |_| String::new());
     };
-    let mut filter = HandlerFilter::default();
-    filter.name.clone_from(&arguments.name);
-    filter.event.clone_from(&arguments.event);
-    filter.kind.clone_from(&arguments.kind);
-    filter.status = arguments.status.map(Into::into);
+    let filter = HandlerFilter {
+        name: arguments.name.clone(),
+        event: arguments.event.clone(),
+        kind: arguments.kind.clone(),
+        status: arguments.status.map(Into::into),
+    };
     let handlers = host.handlers(&filter)?;
     let terminal = output.is_terminal();
     if terminal && handlers.is_empty() {

@@ -53,18 +53,22 @@ const LOOK: Duration = Duration::from_millis(200);
 
 pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> anyhow::Result<()> {
     let host = global.host()?;
-    let mut filter = ExecutionFilter::default();
-    filter.event = arguments.event.as_deref().map(|event| listdeliveries::named(&host, event)).transpose()?;
-    filter.listener.clone_from(&arguments.listener);
-    filter.object.clone_from(&arguments.object);
-    (filter.since, filter.until, filter.limit) = (arguments.since, arguments.until, arguments.limit);
-    filter.status = arguments.status.map(|status| match status {
-        StatusArgument::Success => ExecutionStatus::Success,
-        StatusArgument::Forbidden => ExecutionStatus::Forbidden,
-        StatusArgument::Failed => ExecutionStatus::Failed,
-        StatusArgument::TimedOut => ExecutionStatus::TimedOut,
-        StatusArgument::Unknown => ExecutionStatus::Unknown,
-    });
+    let filter = ExecutionFilter {
+        event: arguments.event.as_deref().map(|event| listdeliveries::named(&host, event)).transpose()?,
+        listener: arguments.listener.clone(),
+        object: arguments.object.clone(),
+        since: arguments.since,
+        until: arguments.until,
+        limit: arguments.limit,
+        status: arguments.status.map(|status| match status {
+            StatusArgument::Success => ExecutionStatus::Success,
+            StatusArgument::Forbidden => ExecutionStatus::Forbidden,
+            StatusArgument::Failed => ExecutionStatus::Failed,
+            StatusArgument::TimedOut => ExecutionStatus::TimedOut,
+            StatusArgument::Unknown => ExecutionStatus::Unknown,
+        }),
+        ..ExecutionFilter::default()
+    };
     let mut executions = host.executions(&filter)?;
     executions.reverse();
     let dropped = host.dropped_executions()?;

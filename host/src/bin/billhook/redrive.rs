@@ -23,9 +23,8 @@ pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> an
     let host = global.host()?;
     let mut numbers = arguments.numbers.clone();
     if arguments.all_dead {
-        let mut filter = DeliveryFilter::default();
-        filter.status = Some(DeliveryStatus::Dead);
-        filter.listener.clone_from(&arguments.listener);
+        let listener = arguments.listener.clone();
+        let filter = DeliveryFilter { status: Some(DeliveryStatus::Dead), listener, ..DeliveryFilter::default() };
         numbers = host.deliveries(&filter)?.iter().rev().map(|delivery| delivery.number).collect();
     }
     for number in &numbers {
