@@ -49,7 +49,7 @@ const APPLICATION: i64 = 0x6268_6f6f;
 /// `user_version` is major times this plus minor. All these files have the major 1.
 const RADIX: i64 = 1000;
 /// How long a statement waits for another process's transaction.
-const BUSY: Duration = Duration::from_secs(20);
+pub(crate) const BUSY: Duration = Duration::from_secs(20);
 
 /// Opens a connection; makes the file if there is none.
 pub(crate) fn connect(path: &Path, durability: Durability) -> Result<Connection, DatabaseError> {
@@ -118,12 +118,13 @@ fn format(version: i64) -> String {
     format!("{}.{}", version / RADIX, version % RADIX)
 }
 
-fn number(connection: &Connection, pragma: &str) -> rusqlite::Result<i64> {
+/// Reads a pragma that is a number.
+pub(crate) fn number(connection: &Connection, pragma: &str) -> rusqlite::Result<i64> {
     connection.query_row(&format!("PRAGMA {pragma}"), (), |row| row.get(0))
 }
 
 /// Tries again for as long as a statement may wait, if another process is in the way.
-fn retry<T>(mut run: impl FnMut() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+pub(crate) fn retry<T>(mut run: impl FnMut() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
     let deadline = Instant::now() + BUSY;
     loop {
         match run() {

@@ -12,7 +12,6 @@ mod usage;
 use std::{
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
@@ -499,6 +498,3 @@ fn parse<T: serde::de::DeserializeOwned>(plugin: &str, text: &str) -> Result<T, 
     serde_json::from_str(text)
         .map_err(|error| RegistryError::Content { plugin: plugin.to_owned(), problem: error.to_string() })
 }
-
-/// How long a statement waits for another process's transaction.
-const BUSY: Duration = Duration::from_secs(20);

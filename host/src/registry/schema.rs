@@ -8,9 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
-use super::{BUSY, RegistryError};
+use super::RegistryError;
+use crate::database::{BUSY, number, retry};
 
 /// The format: within a major, a later minor only adds what an older billhook can leave alone.
 const MAJOR: i64 = 1;
@@ -286,25 +287,6 @@ fn migrate(connection: &mut Connection) -> Result<(), RegistryError> {
     }
     transaction.commit()?;
     Ok(())
-}
-
-fn number(connection: &Connection, pragma: &str) -> rusqlite::Result<i64> {
-    connection.query_row(&format!("PRAGMA {pragma}"), (), |row| row.get(0))
-}
-
-/// Tries again for as long as a statement may wait, if another process is in the way.
-fn retry<T>(mut run: impl FnMut() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
-    let deadline = Instant::now() + BUSY;
-    loop {
-        match run() {
-            Err(rusqlite::Error::SqliteFailure(error, _))
-                if error.code == ErrorCode::DatabaseBusy && Instant::now() < deadline =>
-            {
-                thread::sleep(Duration::from_millis(5));
-            }
-            done => return done,
-        }
-    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,8 @@ use std::{path::Path, sync::PoisonError};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 
-use super::{BUSY, Registry, RegistryError};
+use super::{Registry, RegistryError};
+use crate::database::BUSY;
 
 impl Registry {
     /// The value that a plugin keeps under a key.
