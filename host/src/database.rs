@@ -144,6 +144,18 @@ pub(crate) fn now_ms() -> i64 {
     i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
 }
 
+/// Milliseconds of a clock that nobody sets, the same for all processes of this machine: since it was started, where that can be
+/// told. For leases, which must not run out because somebody set the time.
+pub(crate) fn steady_ms() -> i64 {
+    #[cfg(target_os = "linux")]
+    {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        now.tv_sec.saturating_mul(1_000).saturating_add(now.tv_nsec / 1_000_000)
+    }
+    #[cfg(not(target_os = "linux"))]
+    now_ms()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

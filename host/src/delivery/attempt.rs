@@ -59,11 +59,8 @@ pub(super) fn takes(shared: &Shared, listener: &Listener) -> Option<bool> {
 
 /// Attempts a delivery that this host holds.
 pub(super) fn run(shared: &Shared, held: Held) {
-    // Somebody else may have it by now, and will settle it.
-    if !shared.holds() {
-        return;
-    }
-    if shared.is_ended() {
+    // Without a lease somebody else may have it by now; what is given back then is left alone.
+    if shared.is_ended() || !shared.holds() {
         return shared.end(Settled { held, verdict: Verdict::Released }, None);
     }
     let dead = |held, problem: String| shared.end(Settled { held, verdict: Verdict::Dead(problem) }, None);

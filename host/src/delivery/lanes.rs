@@ -86,12 +86,20 @@ impl Lanes {
             if state.idle > 0 {
                 lane.changed.notify_one();
             } else if state.threads < MOST_AT_ONCE {
-                let (own, shared) = (Arc::clone(&lane), Arc::clone(shared));
-                let run = move || work(&shared, &own);
+                let (own, its) = (Arc::clone(&lane), Arc::clone(shared));
+                let run = move || work(&its, &own);
                 match thread::Builder::new().name("billhook-lane".to_owned()).spawn(run) {
                     Ok(_) => state.threads += 1,
-                    // What is there is done by the threads that are there, or taken again later.
-                    Err(error) => tracing::error!("no thread can be started to deliver: {error}"),
+                    Err(error) => {
+                        tracing::error!("no thread can be started to deliver: {error}");
+                        // Where there are others, they do what is there.
+                        if state.threads == 0 {
+                            let queued: Vec<Held> = state.queue.drain(..).collect();
+                            drop(state);
+                            let release = |held| shared.end(Settled { held, verdict: Verdict::Released }, None);
+                            queued.into_iter().for_each(release);
+                        }
+                    }
                 }
             }
         }

@@ -21,7 +21,7 @@ use std::{
 };
 
 use crate::{
-    database::now_ms,
+    database::steady_ms,
     dispatch::Dispatcher,
     executions::Note,
     ledger::{Ledger, LedgerError, Settled},
@@ -53,7 +53,7 @@ struct Shared {
     ledger: Arc<Ledger>,
     /// What this host is called in the ledger.
     holder: String,
-    /// Until when its lease certainly lasts, in milliseconds since 1970.
+    /// Until when its lease certainly lasts, by the steady clock.
     lease: AtomicI64,
     lanes: Lanes,
     /// What became of deliveries, to be settled.
@@ -96,12 +96,12 @@ impl Wake {
 
 impl Shared {
     fn until(&self) -> i64 {
-        now_ms() + i64::try_from(LEASE.as_millis()).unwrap_or(i64::MAX)
+        steady_ms() + i64::try_from(LEASE.as_millis()).unwrap_or(i64::MAX)
     }
 
     /// Whether what this host holds is certainly still its own.
     fn holds(&self) -> bool {
-        now_ms() < self.lease.load(Ordering::Relaxed)
+        steady_ms() < self.lease.load(Ordering::Relaxed)
     }
 
     fn is_ended(&self) -> bool {

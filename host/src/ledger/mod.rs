@@ -27,7 +27,7 @@ pub(crate) use work::{Held, Settled, Verdict};
 
 use crate::{
     crash_point,
-    database::{DatabaseError, Durability, now_ms},
+    database::{DatabaseError, Durability, now_ms, steady_ms},
     events::{Listener, ListenerKind, NewEvent},
 };
 
@@ -322,7 +322,7 @@ impl Ledger {
         let found = {
             let connection = self.reader()?;
             let mut statement = connection.prepare_cached(&format!("{SELECT}, d.event {FROM} WHERE d.number = ?1"))?;
-            let now = now_ms();
+            let now = steady_ms();
             statement.query_row([number], |row| Ok((delivery(row, now)?, row.get::<_, i64>(11)?))).optional()?
         };
         let Some((mut delivery, event)) = found else { return Ok(None) };
@@ -344,7 +344,7 @@ impl Ledger {
     /// Deliveries, the newest first.
     pub(crate) fn list(&self, filter: &DeliveryFilter) -> Result<Vec<Delivery>, LedgerError> {
         let connection = self.reader()?;
-        let now = now_ms();
+        let now = steady_ms();
         let (mut states, mut held) = (None, None);
         match filter.status {
             None => {}
@@ -403,7 +403,7 @@ impl Ledger {
     pub(crate) fn discard(&self, number: i64) -> Result<Option<bool>, LedgerError> {
         self.change(number, |transaction, row| {
             let now = now_ms();
-            if matches!(row.state, DONE | DISCARDED) || is_held(transaction, row, now)? {
+            if matches!(row.state, DONE | DISCARDED) || is_held(transaction, row, steady_ms())? {
                 return Ok(false);
             }
             transaction.execute(

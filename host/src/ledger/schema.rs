@@ -36,9 +36,10 @@ CREATE TABLE delivery (
     attempts INTEGER NOT NULL DEFAULT 0,
     -- How often it was taken since it was last settled: more than once only where its host ended on the way.
     taken INTEGER NOT NULL DEFAULT 0,
-    -- When it may run, when it was settled last, and until when it is held, in milliseconds since 1970.
+    -- When it may run, and when it was settled, in milliseconds since 1970.
     due INTEGER NOT NULL,
     settled INTEGER,
+    -- Until when it is held, by a clock that nobody sets.
     held_until INTEGER NOT NULL DEFAULT 0,
     -- The host that holds it.
     holder TEXT,

@@ -5,7 +5,7 @@ use rusqlite::{Row, params};
 use super::{BLOCKED, DEAD, DONE, Hold, Ledger, LedgerError, Place, READY, promote, schema};
 use crate::{
     crash_point,
-    database::now_ms,
+    database::{now_ms, steady_ms},
     events::{Listener, ListenerKind},
 };
 
@@ -71,14 +71,14 @@ impl Ledger {
         )?;
         let mut is_due = connection.prepare_cached(
             "SELECT EXISTS (SELECT 1 FROM delivery WHERE state = 0 AND kind = ?1 AND listener = ?2 AND due <= ?3
-                            AND held_until <= ?3)",
+                            AND held_until <= ?4)",
         )?;
         let (mut kind, mut name) = (String::new(), String::new());
         loop {
             let mut rows = next.query([&kind, &name])?;
             let Some(row) = rows.next()? else { return Ok(found) };
             (kind, name) = (row.get(0)?, row.get(1)?);
-            if is_due.query_row(params![kind, name, now], |row| row.get(0))? {
+            if is_due.query_row(params![kind, name, now, steady_ms()], |row| row.get(0))? {
                 found.push(Listener { kind: ListenerKind::parse(&kind), name: name.clone() });
             }
         }
@@ -98,12 +98,12 @@ impl Ledger {
         let mut statement = transaction.prepare_cached(&format!(
             "UPDATE delivery SET holder = ?4, held_until = ?5, taken = taken + 1
              WHERE number IN (SELECT number FROM delivery WHERE state = 0 AND kind = ?1 AND listener = ?2 AND due <= ?3
-                              AND held_until <= ?3 ORDER BY due, number LIMIT ?6)
+                              AND held_until <= ?7 ORDER BY due, number LIMIT ?6)
              RETURNING {RETURNED}"
         ))?;
         let most = i64::try_from(most).unwrap_or(i64::MAX);
         let rows = statement
-            .query_map(params![listener.kind.name(), listener.name, now, holder, until, most], held)?
+            .query_map(params![listener.kind.name(), listener.name, now, holder, until, most, steady_ms()], held)?
             .collect::<Result<Vec<_>, _>>();
         drop(statement);
         let mut taken = rows?;
