@@ -84,6 +84,7 @@ fn a_before_handler_without_an_answer_is_passed_or_forbids_as_its_policy_says() 
         "/hangs" => Reply::Hang,
         "/fails" => Reply::status(500),
         "/nonsense" => Reply::Answer(200, "this is no JSON".to_owned()),
+        "/list" => Reply::Answer(200, r#"[{"name": "a list"}]"#.to_owned()),
         "/half" => Reply::Answer(200, r#"{"data": {"name": "#.to_owned()),
         _ => Reply::Drop,
     });
@@ -94,6 +95,7 @@ fn a_before_handler_without_an_answer_is_passed_or_forbids_as_its_policy_says() 
         ("fails", "it answered 500"),
         ("nonsense", "no JSON object"),
         ("half", "no JSON object"),
+        ("list", "no JSON object"),
         ("drops", "outcome unknown"),
     ] {
         let handler = Handler { deadline_ms: 300, ..before(http(name, "clients.create", &server)) };
@@ -200,4 +202,20 @@ fn around_functions_ask_before_handlers_of_both_hooks_and_tell_after_listeners_o
     let (_, envelope, _) = host.delivery(super::deliveries(&host)[0].number).expect("there");
     let data: serde_json::Value = serde_json::from_str(envelope.data.as_str()).expect("JSON");
     assert_eq!(data["asset"]["content_type"], "text/attaching", "{data}");
+}
+
+#[test]
+fn an_answer_with_data_for_an_event_that_carries_none_is_no_answer() {
+    let home = Home::new();
+    let host = home.host();
+    let server = HandlerServer::start(|call| {
+        let data = if call.path == "/echo" { json!({}) } else { json!({"more": 1}) };
+        Reply::Answer(200, json!({ "data": data }).to_string())
+    });
+    host.add_handler(&before(http("echo", "clients.delete", &server))).expect("added");
+    let new = event("clients.delete", 12, &json!({}));
+    assert_eq!(host.before(&new).expect("allowed").as_str(), "{}");
+    host.add_handler(&before(http("more", "clients.delete", &server))).expect("added");
+    let error = host.before(&new).expect_err("no answer").to_string();
+    assert!(error.contains("\"more\" gave no answer") && error.contains("carries none"), "{error}");
 }

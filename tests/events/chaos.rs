@@ -119,7 +119,10 @@ fn whatever_is_killed_every_delivery_is_done_or_dead_for_its_own_reason_and_in_o
         assert_eq!(delivery.status, expected, "{delivery:?}");
         if expected == DeliveryStatus::Dead {
             let problem = delivery.problem.clone().unwrap_or_default();
-            assert_eq!(problem, "attempt 2 of 2: timed out after 0.02 s: outcome unknown");
+            // On a slow machine, so short a time may be over before there is a connection.
+            let known = ["timed out after 0.02 s: outcome unknown", "it can't be reached: timeout: "];
+            let problem = problem.strip_prefix("attempt 2 of 2: ").expect("its last attempt");
+            assert!(known.iter().any(|known| problem.starts_with(known)), "{delivery:?}");
         }
     }
     // Of an object, a listener never hears of an earlier event after a later one; and hears of each.

@@ -194,6 +194,10 @@ fn emit_waits_for_the_first_attempts_and_tells_what_became_of_them() {
     }
     home.run(&["showdelivery", "99"]).failed_with(&["there is no delivery 99", "listdeliveries"]);
     home.run(&["redrive", "2"]).failed_with(&["delivery 2 is done"]);
+    // What can be done is done, and the rest is told.
+    let both = home.run(&["redrive", "2", "1"]);
+    assert!(both.stdout.contains("1 delivery will be attempted again") && both.code == Some(1), "{both:?}");
+    home.run(&["discard", "1"]).succeeded();
     home.run(&["redrive", "1"]).succeeded();
     home.run(&["discard", "1"]).succeeded();
 }
@@ -214,6 +218,13 @@ fn deliver_runs_in_the_foreground_until_everything_is_done() {
     assert_eq!(said.stdout.lines().count(), 10, "{}", said.stdout);
     assert_eq!(said.stdout.lines().filter(|line| line.contains("\tsuccess\t")).count(), 5, "{}", said.stdout);
     assert_eq!(home.run(&["deliver", "--until-done"]).succeeded().stdout, "", "nothing is left");
+    // What waits for a disabled handler doesn't hold it up; and nobody waits long for such a delivery.
+    home.run(&["emit", "clients.create", "--no-wait", "--object", "007"]).succeeded();
+    home.run(&["sethandler", "a", "--status", "disabled"]).succeeded();
+    let said = home.run(&["deliver", "--until-done"]).succeeded();
+    assert!(said.stderr.contains("what is left waits for listeners that take nothing now: a"), "{}", said.stderr);
+    let listed = home.run(&["listdeliveries", "--status", "waiting"]).succeeded().stdout;
+    assert!(listed.contains("\tclients.create\t007\ta\twaiting\t0"), "{listed}");
 }
 
 #[test]

@@ -158,7 +158,13 @@ fn a_disabled_handlers_deliveries_wait_and_a_removed_ones_are_dead() {
     set("archived", HandlerStatus::Archived).expect("set");
     let error = host.remove_handler("removed", false).expect_err("it has a delivery");
     assert!(matches!(error, EventError::HandlerInUse { deliveries: 1, .. }), "{error}");
+    let error =
+        host.set_handler("removed", |handler| handler.mode = billhook::Mode::Before).expect_err("it has a delivery");
+    assert!(matches!(error, EventError::HandlerInUse { .. }), "{error}");
     host.remove_handler("removed", true).expect("removed");
+    // At once, so that another handler of the same name would get none of them.
+    let removed = deliveries(&host).into_iter().find(|delivery| delivery.listener == "removed").expect("there");
+    assert_eq!((removed.status, removed.problem.as_deref()), (DeliveryStatus::Dead, Some("the handler was removed")));
     host.start_deliveries().expect("started");
     wait_for("the dead ones", || {
         deliveries(&host).iter().filter(|delivery| delivery.status == DeliveryStatus::Dead).count() == 2
@@ -358,4 +364,57 @@ fn handlers_of_the_same_event_are_told_in_the_order_of_their_priorities_and_name
     host.emit(&event("clients.create", 1, &json!({}))).expect("recorded");
     let order: Vec<String> = deliveries(&host).into_iter().map(|delivery| delivery.listener).collect();
     assert_eq!(order, ["d", "c", "a", "b"]);
+}
+
+#[test]
+fn a_handler_that_was_just_added_by_another_process_is_called_by_a_host_that_runs() {
+    let home = Home::new();
+    let server = HandlerServer::echo();
+    let host = delivering(&home);
+    let other = home.host();
+    for number in 0..15 {
+        other.add_handler(&http(&format!("new {number}"), "clients.create", &server)).expect("added");
+        other.emit(&event("clients.create", number, &json!({}))).expect("recorded");
+    }
+    let all = settled(&host);
+    assert_eq!(all.len(), 15 * 16 / 2);
+    assert!(all.iter().all(|delivery| delivery.status == DeliveryStatus::Done), "{all:?}");
+}
+
+#[test]
+fn a_call_that_outlasts_the_end_of_deliveries_keeps_its_lease_and_is_settled() {
+    let home = Home::new();
+    let out = home.folder().join("out").to_str().expect("UTF-8").to_owned();
+    let host = home.host();
+    let task = script(&home, "slow", &format!("echo begun >> {out}; sleep 1.5"));
+    host.add_handler(&handler("slow", "clients.create", task)).expect("added");
+    host.emit(&event("clients.create", 1, &json!({}))).expect("recorded");
+    host.start_deliveries().expect("started");
+    wait_for("the script to run", || std::path::Path::new(&out).exists());
+    host.stop_deliveries(Duration::ZERO);
+    let other = delivering(&home);
+    let all = settled(&other);
+    assert_eq!((all[0].status, all[0].attempts), (DeliveryStatus::Done, 1));
+    assert_eq!(std::fs::read_to_string(&out).expect("written"), "begun\n", "nobody else began it meanwhile");
+    // Deliveries can be started again.
+    host.start_deliveries().expect("started");
+    host.stop_deliveries(Duration::MAX);
+}
+
+#[test]
+fn files_of_hosts_that_held_nothing_are_cleared_away() {
+    let home = Home::new();
+    let host = home.host();
+    let mut other = home.command(&["deliver"]).stdout(std::process::Stdio::null()).spawn().expect("started");
+    let files = || {
+        let entries = std::fs::read_dir(home.path().join("locks")).into_iter().flatten().flatten();
+        entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("delivers-")).count()
+    };
+    wait_for("its file", || files() == 1);
+    other.kill().expect("killed");
+    other.wait().expect("ended");
+    host.start_deliveries().expect("started");
+    assert_eq!(files(), 1, "its own");
+    host.stop_deliveries(Duration::from_secs(60));
+    assert_eq!(files(), 0);
 }

@@ -10,14 +10,16 @@ use billhook_plugin_api::{ErrorKind, data::Event};
 use super::Shared;
 use crate::{
     database::now_ms,
-    dispatch::status_of,
+    dispatch::{Dispatcher, status_of},
     events::{Answer, Called, HandlerStatus, Listener, ListenerKind, Mode, RetryPolicy},
     executions::{ExecutionStatus, Name, Note},
     ledger::{Held, Settled, Verdict},
 };
 
-/// A delivery whose hosts ended so often while they held it is given up: it may be what ended them.
-const MOST_TAKEN: u32 = 25;
+/// A delivery that was taken more often than this without an attempt that ended is noted before it is begun.
+const OFTEN_TAKEN: u32 = 3;
+/// One that was begun so often then is given up: it may be what ended its hosts.
+const MOST_BEGUN: u32 = 10;
 
 /// How an attempt ended.
 struct Attempt {
@@ -43,10 +45,10 @@ impl Attempt {
 }
 
 /// Whether a listener takes deliveries now; `None` if it never will.
-pub(super) fn takes(shared: &Shared, listener: &Listener) -> Option<bool> {
+pub(crate) fn takes(dispatcher: &Dispatcher, listener: &Listener) -> Option<bool> {
     match listener.kind {
-        ListenerKind::Plugin => shared.dispatcher.takes_events(&listener.name),
-        ListenerKind::Handler => match shared.dispatcher.listeners().handler(&listener.name) {
+        ListenerKind::Plugin => dispatcher.takes_events(&listener.name),
+        ListenerKind::Handler => match dispatcher.listeners().handler(&listener.name) {
             Some(handler) if handler.mode == Mode::After => match handler.status {
                 HandlerStatus::Enabled => Some(true),
                 HandlerStatus::Disabled => Some(false),
@@ -64,7 +66,13 @@ pub(super) fn run(shared: &Shared, held: Held) {
         return shared.end(Settled { held, verdict: Verdict::Released }, None);
     }
     let dead = |held, problem: String| shared.end(Settled { held, verdict: Verdict::Dead(problem) }, None);
-    match takes(shared, &held.listener) {
+    // What isn't known here may have been added a moment ago by another process.
+    let takes_now = match takes(&shared.dispatcher, &held.listener) {
+        None if shared.dispatcher.refresh().is_err() => Some(false),
+        None => takes(&shared.dispatcher, &held.listener),
+        known => known,
+    };
+    match takes_now {
         Some(true) => {}
         Some(false) => return shared.end(Settled { held, verdict: Verdict::Released }, None),
         None => {
@@ -72,8 +80,21 @@ pub(super) fn run(shared: &Shared, held: Held) {
             return dead(held, format!("the {what} is gone, or listens no more"));
         }
     }
-    if held.taken > MOST_TAKEN {
-        return dead(held, format!("its host ended {MOST_TAKEN} times while it was delivered: outcome unknown"));
+    // One that was taken again and again may be what ended its hosts: then it is noted before it is begun.
+    if held.taken > OFTEN_TAKEN {
+        match shared.ledger.begin(held.number) {
+            Ok(begun) if begun > MOST_BEGUN => {
+                return dead(
+                    held,
+                    format!("its host ended {MOST_BEGUN} times while it was delivered: outcome unknown"),
+                );
+            }
+            Ok(_) => {}
+            Err(error) => {
+                tracing::error!("a delivery can't be begun: {error}");
+                return shared.end(Settled { held, verdict: Verdict::Released }, None);
+            }
+        }
     }
     let event = match shared.ledger.event(held.event, u64::from(held.attempts) + 1) {
         Ok(Some(event)) => event,

@@ -58,7 +58,7 @@ impl Lanes {
     pub(super) fn fill(&self, shared: &Arc<Shared>) -> Result<(), LedgerError> {
         for listener in shared.ledger.due_listeners()? {
             // A listener that doesn't take any now keeps them; one that never will gets them, to be given up.
-            if attempt::takes(shared, &listener) == Some(false) {
+            if attempt::takes(&shared.dispatcher, &listener) == Some(false) {
                 continue;
             }
             let room = {
@@ -83,7 +83,8 @@ impl Lanes {
             let lane = self.lane(&held.listener);
             let mut state = lane.lock();
             state.queue.push_back(held);
-            if state.idle > 0 {
+            // One that was woken counts as idle until it took something.
+            if state.queue.len() <= state.idle {
                 lane.changed.notify_one();
             } else if state.threads < MOST_AT_ONCE {
                 let (own, its) = (Arc::clone(&lane), Arc::clone(shared));

@@ -26,6 +26,7 @@ use crate::{
     executions::Note,
     ledger::{Ledger, LedgerError, Settled},
 };
+pub(crate) use attempt::takes;
 use lanes::Lanes;
 
 /// How long a host holds deliveries without a sign of life.
@@ -129,6 +130,7 @@ impl Deliverer {
     pub(crate) fn start(dispatcher: Arc<Dispatcher>, locks: &Path, wake: Wake) -> io::Result<Self> {
         let holder = uuid::Uuid::now_v7().to_string();
         fs::create_dir_all(locks)?;
+        sweep(locks, &dispatcher.phases().ledger)?;
         let alive_path = locks.join(format!("{ALIVE}{holder}"));
         let alive = open_private(&alive_path)?;
         alive.lock()?;
@@ -160,29 +162,21 @@ impl Deliverer {
         self.shared.wake.wake();
     }
 
-    /// Begins nothing more, and waits for what is under way, at most for a time.
+    /// Begins nothing more, and waits for what is under way, at most for a time. What goes on for longer keeps its lease, and is
+    /// settled when it ends, as long as the process lasts.
     pub(crate) fn stop(&mut self, patience: Duration) {
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now().checked_add(patience);
+        let is_over = || deadline.is_some_and(|deadline| Instant::now() >= deadline);
         self.shared.is_ended.store(true, Ordering::Relaxed);
-        self.shared.wake.wake();
         self.shared.lanes.end(&self.shared);
-        while self.shared.lanes.are_busy() && Instant::now() < deadline {
-            thread::sleep(Duration::from_millis(5));
-        }
-        // The thread that settles ends when nobody can tell it of anything more.
-        let (nobody, _) = mpsc::channel();
-        *self.shared.ended.lock().unwrap_or_else(PoisonError::into_inner) = nobody;
+        self.shared.wake.wake();
         for thread in self.threads.drain(..) {
-            while !thread.is_finished() && Instant::now() < deadline + Duration::from_secs(5) {
+            while !thread.is_finished() && (!is_over() || !self.shared.lanes.are_busy()) {
                 thread::sleep(Duration::from_millis(2));
             }
             if thread.is_finished() {
                 let _ = thread.join();
             }
-        }
-        // Only where nothing is left under way may others take what was held: else the lease says when.
-        if !self.shared.lanes.are_busy() {
-            let _ = fs::remove_file(&self.shared.alive_path);
         }
     }
 }
@@ -194,32 +188,55 @@ fn open_private(path: &Path) -> io::Result<File> {
     options.create(true).truncate(false).read(true).write(true).open(path)
 }
 
-/// Looks for deliveries, gives signs of life, and frees what hosts held that are no more.
+/// Looks for deliveries, gives signs of life, and frees what hosts held that are no more. Goes on until nothing is under way.
 fn schedule(shared: &Arc<Shared>, locks: &Path) {
     let (mut renewed, mut forgot): (Option<Instant>, Option<Instant>) = (None, None);
-    while !shared.is_ended() {
-        // Without a ledger nothing was ever emitted.
-        if shared.ledger.exists() {
-            let look = || -> Result<(), LedgerError> {
-                if renewed.is_none_or(|at| at.elapsed() >= SIGN_OF_LIFE) {
-                    shared.renew()?;
-                    recover(shared, locks)?;
-                    renewed = Some(Instant::now());
-                }
-                if forgot.is_none_or(|at| at.elapsed() >= FORGET) {
-                    shared.ledger.forget(KEPT)?;
-                    forgot = Some(Instant::now());
-                }
-                shared.lanes.fill(shared)
-            };
-            let mut look = look;
-            if let Err(error) = look() {
-                tracing::error!("nothing can be delivered now: {error}");
-                thread::sleep(LOOK);
+    let mut look = || -> Result<(), LedgerError> {
+        if renewed.is_none_or(|at| at.elapsed() >= SIGN_OF_LIFE) || !shared.holds() {
+            shared.renew()?;
+            recover(shared, locks)?;
+            renewed = Some(Instant::now());
+        }
+        if shared.is_ended() {
+            return Ok(());
+        }
+        shared.lanes.fill(shared)?;
+        if forgot.is_none_or(|at| at.elapsed() >= FORGET) {
+            forgot = Some(Instant::now());
+            while shared.ledger.forget(KEPT)? && !shared.is_ended() {}
+            if let Err(error) = shared.dispatcher.phases().log.trim() {
+                tracing::warn!("the execution log can't be trimmed: {error}");
             }
+        }
+        Ok(())
+    };
+    while !shared.is_ended() || shared.lanes.are_busy() {
+        // Without a ledger nothing was ever emitted.
+        if shared.ledger.exists()
+            && let Err(error) = look()
+        {
+            tracing::error!("nothing can be delivered now: {error}");
+            thread::sleep(LOOK);
         }
         shared.wake.wait(LOOK);
     }
+    // Nobody has anything more to tell the thread that settles: it ends when it settled what it was told.
+    let (nobody, _) = mpsc::channel();
+    *shared.ended.lock().unwrap_or_else(PoisonError::into_inner) = nobody;
+}
+
+/// Deletes the files of hosts that are no more and held nothing.
+fn sweep(locks: &Path, ledger: &Ledger) -> io::Result<()> {
+    let holders = if ledger.exists() { ledger.holders().map_err(io::Error::other)? } else { Vec::new() };
+    for entry in fs::read_dir(locks)?.flatten() {
+        let name = entry.file_name();
+        let Some(holder) = name.to_str().and_then(|name| name.strip_prefix(ALIVE)) else { continue };
+        let is_gone = || File::options().write(true).open(entry.path()).is_ok_and(|file| file.try_lock().is_ok());
+        if !holders.iter().any(|known| known == holder) && is_gone() {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+    Ok(())
 }
 
 /// Frees what hosts held that are no more, without waiting for their leases to run out.
@@ -274,6 +291,7 @@ fn settle_all(shared: &Arc<Shared>, to_settle: &Receiver<Ended>) {
             && let Err(error) = shared.dispatcher.phases().log.write(&notes, 0)
         {
             tracing::error!("{} executions are not in the log: {error}", notes.len());
+            shared.dispatcher.phases().log.lose(notes.len() as u64);
         }
         loop {
             let until = (!shared.is_ended()).then(|| shared.until());
@@ -293,4 +311,6 @@ fn settle_all(shared: &Arc<Shared>, to_settle: &Receiver<Ended>) {
             }
         }
     }
+    // Others take at once what this host may still hold.
+    let _ = fs::remove_file(&shared.alive_path);
 }

@@ -220,15 +220,16 @@ fn hook_changes(present: &str, answered: &str, asset: Option<&Asset>) -> Result<
         return Err("its data is no object".to_owned());
     }
     let mut changed = Vec::new();
-    differences(&present, &answered, &mut String::new(), &mut changed);
+    differences(&present, &answered, &mut Vec::new(), &mut changed);
     let mut changes = AssetChanges::default();
     for path in changed {
-        let field = path.strip_prefix("/asset/").map(|rest| rest.split('/').next().unwrap_or_default());
-        let Some(field) = field.filter(|field| CHANGEABLE.contains(field) && asset.is_some()) else {
-            return Err(format!(
-                "it changed {path}; before this hook, only an asset's {} may be",
-                CHANGEABLE.join(", ")
-            ));
+        let path: Vec<&str> = path.iter().map(String::as_str).collect();
+        let field = match path.as_slice() {
+            ["asset", field] if CHANGEABLE.contains(field) && asset.is_some() => *field,
+            _ => {
+                let (path, may) = (path.join("/"), CHANGEABLE.join(", "));
+                return Err(format!("it changed /{path}; before this hook, only an asset's {may} may be"));
+            }
         };
         let value = &answered["asset"][field];
         let text = || {
@@ -246,15 +247,13 @@ fn hook_changes(present: &str, answered: &str, asset: Option<&Asset>) -> Result<
 
 /// The paths at which `answered` says something else than `present`. Where an object is there on both sides, what it leaves out is
 /// no difference, except inside of what may be changed as a whole.
-fn differences(present: &Value, answered: &Value, path: &mut String, found: &mut Vec<String>) {
+fn differences(present: &Value, answered: &Value, path: &mut Vec<String>, found: &mut Vec<Vec<String>>) {
     match (present, answered) {
-        (Value::Object(present), Value::Object(answered)) if path != "/asset/meta_info" => {
+        (Value::Object(present), Value::Object(answered)) if *path != ["asset", "meta_info"] => {
             for (key, value) in answered {
-                let length = path.len();
-                path.push('/');
-                path.push_str(key);
+                path.push(key.clone());
                 differences(present.get(key).unwrap_or(&Value::Null), value, path, found);
-                path.truncate(length);
+                path.pop();
             }
         }
         _ if is_same(present, answered) => {}
@@ -305,6 +304,8 @@ mod tests {
             (r#"{"order": {"order_id": "8"}}"#, "/order/order_id"),
             (r#"{"order": {"contracts": []}}"#, "/order/contracts"),
             (r#"{"extra": 1}"#, "/extra"),
+            (r#"{"asset": {"meta_info/x": 1}}"#, "/asset/meta_info/x"),
+            (r#"{"asset/meta_info": 5}"#, "/asset/meta_info"),
             (r#"{"asset": {"content_type": 1}}"#, "no text"),
             ("[]", "no object"),
         ] {

@@ -51,6 +51,10 @@ impl Body {
         if bytes.iter().all(u8::is_ascii_whitespace) {
             return Ok(Body::default());
         }
+        // A list would be taken for the fields in their order.
+        if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
+            return Err("its answer is no JSON object".to_owned());
+        }
         serde_json::from_slice(bytes).map_err(|error| format!("its answer is no JSON object: {error}"))
     }
 

@@ -38,6 +38,8 @@ pub(super) struct Client {
 
 /// A redirect to the same host is followed so often.
 const MOST_REDIRECTS: usize = 3;
+/// Finding a host, and connecting to it, each take no longer.
+const LONGEST_REACHING: Duration = Duration::from_secs(10);
 /// Nobody may ask for another attempt later than that.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(86_400);
 
@@ -100,8 +102,16 @@ impl Client {
         }
         let request = request.body(post.envelope).map_err(ureq::Error::Http)?;
         // At least a moment: no time at all would mean no limit.
-        let request =
-            self.agent.configure_request(request).timeout_global(Some(left.max(Duration::from_millis(1)))).build();
+        let left = left.max(Duration::from_millis(1));
+        // A little less, so that it is told which of them it was: before there is a connection, nothing was done.
+        let reaching = (left * 9 / 10).min(LONGEST_REACHING);
+        let request = self
+            .agent
+            .configure_request(request)
+            .timeout_global(Some(left))
+            .timeout_resolve(Some(reaching))
+            .timeout_connect(Some(reaching))
+            .build();
         self.agent.run(request)
     }
 }
@@ -197,18 +207,25 @@ fn timed_out(limit: Duration) -> Answer {
 
 /// What a call that got no answer means.
 fn failed(error: &ureq::Error, limit: Duration) -> Answer {
+    use std::io::ErrorKind;
     use ureq::Timeout;
+    let is_unreached = match error {
+        ureq::Error::Timeout(which) => matches!(which, Timeout::Resolve | Timeout::Connect),
+        ureq::Error::HostNotFound | ureq::Error::ConnectionFailed | ureq::Error::Tls(_) | ureq::Error::Rustls(_) => {
+            true
+        }
+        ureq::Error::Io(error) => matches!(
+            error.kind(),
+            ErrorKind::ConnectionRefused
+                | ErrorKind::HostUnreachable
+                | ErrorKind::NetworkUnreachable
+                | ErrorKind::AddrNotAvailable
+        ),
+        _ => false,
+    };
     match error {
-        ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect) | ureq::Error::HostNotFound => {
-            Answer::Again { problem: format!("it can't be reached: {error}"), after: None }
-        }
+        error if is_unreached => Answer::Again { problem: format!("it can't be reached: {error}"), after: None },
         ureq::Error::Timeout(_) => timed_out(limit),
-        ureq::Error::ConnectionFailed | ureq::Error::Tls(_) => {
-            Answer::Again { problem: format!("it can't be reached: {error}"), after: None }
-        }
-        ureq::Error::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
-            Answer::Again { problem: format!("it can't be reached: {error}"), after: None }
-        }
         ureq::Error::Http(_) | ureq::Error::BadUri(_) => Answer::Failed(format!("it can't be called: {error}")),
         error => Answer::Unknown(format!("the call broke off: {error}: outcome unknown")),
     }

@@ -64,8 +64,12 @@ fn answered(mode: Mode, limit: Duration, end: &ScriptEnd) -> Called {
         }
         ScriptExit::TimedOut => Answer::TimedOut(format!("timed out after {} s: outcome unknown", limit.as_secs_f64())),
     };
-    let response = if end.output.is_empty() { response(end.errors.as_bytes()) } else { response(&end.output) };
-    Called { answer, response }
+    // Both are kept, what it answered first.
+    let mut kept = response(&end.output);
+    if !said.is_empty() {
+        kept = if kept.is_empty() { said.to_owned() } else { format!("{kept}\n{said}") };
+    }
+    Called { answer, response: response(kept.as_bytes()) }
 }
 
 /// What a script that ended well answered. After an event, nobody waits for its data.

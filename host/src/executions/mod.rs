@@ -197,12 +197,15 @@ pub(crate) struct ExecutionLog {
     retention: Retention,
     connection: OnceLock<Mutex<Connection>>,
     opening: Mutex<()>,
+    /// How many executions could not be written.
+    lost: AtomicU64,
 }
 
 impl ExecutionLog {
     pub(crate) fn new(home: &Path, retention: Retention) -> Self {
         let path = home.join("executions.db");
-        ExecutionLog { path, retention, connection: OnceLock::new(), opening: Mutex::new(()) }
+        let (connection, opening, lost) = (OnceLock::new(), Mutex::new(()), AtomicU64::new(0));
+        ExecutionLog { path, retention, connection, opening, lost }
     }
 
     fn connection(&self) -> Result<MutexGuard<'_, Connection>, ExecutionLogError> {
@@ -244,6 +247,7 @@ impl ExecutionLog {
                     note.delivery
                 ])?;
             }
+            let dropped = dropped + self.lost.swap(0, Ordering::Relaxed);
             if dropped > 0 {
                 let dropped = i64::try_from(dropped).unwrap_or(i64::MAX);
                 transaction.execute("INSERT INTO dropped (date, count) VALUES (?1, ?2)", [now_ms(), dropped])?;
@@ -253,11 +257,19 @@ impl ExecutionLog {
         Ok(())
     }
 
-    /// Deletes what is too old, and the oldest while the file is too large; some thousand at once.
+    /// Deletes what is too old, and the oldest while the file is too large.
     pub(crate) fn trim(&self) -> Result<(), ExecutionLogError> {
         if self.connection.get().is_none() && !self.path.exists() {
             return Ok(());
         }
+        // In short steps, between which others get their turn.
+        while self.trim_some()? {}
+        Ok(())
+    }
+
+    /// Deletes some of what is too old or too much. Answers whether there is more.
+    fn trim_some(&self) -> Result<bool, ExecutionLogError> {
+        const AT_ONCE: usize = 20_000;
         let before = now_ms().saturating_sub(i64::try_from(self.retention.age.as_millis()).unwrap_or(i64::MAX));
         let mut connection = self.connection()?;
         let size: i64 = connection.query_row(
@@ -267,20 +279,23 @@ impl ExecutionLog {
             |row| row.get(0),
         )?;
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        transaction.execute(
+        let mut deleted = transaction.execute(
             "DELETE FROM execution WHERE id IN (SELECT id FROM execution WHERE date < ?1 ORDER BY date LIMIT 20000)",
             [before],
         )?;
         transaction.execute("DELETE FROM dropped WHERE date < ?1", [before])?;
-        if size.unsigned_abs() > self.retention.bytes {
-            // A twentieth at once: the file shrinks faster than it grows.
-            transaction.execute(
-                "DELETE FROM execution WHERE id <= (SELECT min(id) + (max(id) - min(id)) / 20 FROM execution)",
-                (),
-            )?;
+        let is_too_large = size.unsigned_abs() > self.retention.bytes;
+        if is_too_large && deleted == 0 {
+            deleted = transaction
+                .execute("DELETE FROM execution WHERE id IN (SELECT id FROM execution ORDER BY id LIMIT 20000)", ())?;
         }
         transaction.commit()?;
-        Ok(())
+        Ok(deleted >= AT_ONCE || (is_too_large && deleted > 0))
+    }
+
+    /// Counts executions that could not be written.
+    pub(crate) fn lose(&self, count: u64) {
+        self.lost.fetch_add(count, Ordering::Relaxed);
     }
 }
 
@@ -403,14 +418,16 @@ mod tests {
         assert_eq!(found.iter().map(|entry| entry.event.as_str()).collect::<Vec<_>>(), ["new"]);
         assert_eq!(log.dropped().expect("counted"), 3);
 
-        let many: Vec<Note> = (0..2_000).map(|_| note("many", Duration::ZERO)).collect();
-        log.write(&many, 0).expect("written");
-        for _ in 0..30 {
+        let many: Vec<Note> = (0..50_000).map(|_| note("many", Duration::ZERO)).collect();
+        for some in many.chunks(5_000) {
+            log.write(some, 0).expect("written");
             log.trim().expect("trimmed");
         }
         let found = log.search(&ExecutionFilter::default()).expect("found");
-        assert!((100..1_000).contains(&found.len()), "{}", found.len());
-        assert!(found[0].id > 2_000, "the newest are left");
+        assert!(found.len() < 5_000, "{}", found.len());
+        log.write(&many[..100], 0).expect("written");
+        log.trim().expect("trimmed");
+        assert!(log.search(&ExecutionFilter::default()).expect("found").len() >= 100, "the newest are left");
     }
 
     #[test]

@@ -12,11 +12,11 @@ use serde::Serialize;
 
 use super::{Host, HostError};
 use crate::{
-    delivery::{Deliverer, Wake},
+    delivery::{Deliverer, Wake, takes},
     dispatch::{Forbidden, replace_data},
     events::{
         BadEventName, BadHandler, EventInfo, EventNames, Handler, HandlerStatus, LARGEST_DATA, Listener, ListenerKind,
-        NewEvent, Task, UnknownEvent,
+        Mode, NewEvent, Task, UnknownEvent,
     },
     executions::{Execution, ExecutionFilter, ExecutionLogError},
     ledger::{Delivery, DeliveryFilter, Emitted, LedgerError, Record},
@@ -178,8 +178,7 @@ impl Host {
         if data.len() > LARGEST_DATA {
             return Err(wrong(format!("its data has {} bytes; at most {LARGEST_DATA} are taken", data.len())));
         }
-        let is_empty = || serde_json::from_str(data).is_ok_and(|data: serde_json::Value| data == serde_json::json!({}));
-        if carries_no_data && data != "{}" && !is_empty() {
+        if carries_no_data && !is_empty(data) {
             return Err(wrong("this event carries no data".to_owned()));
         }
         Ok(event)
@@ -190,9 +189,16 @@ impl Host {
     /// Blocks for as long as the handlers take, each at most until its deadline.
     pub fn before(&self, event: &NewEvent) -> Result<Json<'static>, EventError> {
         let event = self.checked(event)?;
-        let chain = self.shared.dispatcher.listeners().chain(&event.name);
+        let listeners = self.shared.dispatcher.listeners();
+        let chain = listeners.chain(&event.name);
+        let carries_no_data = listeners.names.carries_no_data(&event.name) == Some(true);
         let mut event: Event = event.to_event(1);
-        self.shared.dispatcher.phases().before(&chain, &mut event, replace_data)?;
+        self.shared.dispatcher.phases().before(&chain, &mut event, |event, data| {
+            if carries_no_data && !is_empty(data.as_str()) {
+                return Err("it answered data for an event that carries none".to_owned());
+            }
+            replace_data(event, data)
+        })?;
         Ok(event.data)
     }
 
@@ -207,10 +213,11 @@ impl Host {
 
     /// Records several events at once: all of them or none.
     pub fn emit_all(&self, events: &[NewEvent]) -> Result<Vec<Emitted>, EventError> {
+        let events = events.iter().map(|event| self.checked(event)).collect::<Result<Vec<_>, _>>()?;
+        // As they are after an event that wasn't known here was looked up.
         let listeners = self.shared.dispatcher.listeners();
         let mut records = Vec::with_capacity(events.len());
         for event in events {
-            let event = self.checked(event)?;
             let chain = listeners.chain(&event.name);
             let listeners = chain.after.iter().map(|(_, listener)| listener.clone()).collect();
             records.push(Record { event: event.into_owned(), listeners });
@@ -257,9 +264,15 @@ impl Host {
     /// Changes a handler in one step.
     pub fn set_handler(&self, name: &str, change: impl FnOnce(&mut Handler)) -> Result<Handler, EventError> {
         let names = self.event_names()?;
+        let listener = Listener { kind: ListenerKind::Handler, name: name.to_owned() };
+        let deliveries = self.shared.ledger.open_deliveries(&listener)?;
         let allowed = self.options.handlers.allowed_hosts.as_deref();
         let changed = self.shared.registry.set_handler(name, |mut handler| -> Result<Handler, EventError> {
+            let was = handler.mode;
             change(&mut handler);
+            if was == Mode::After && handler.mode == Mode::Before && deliveries > 0 {
+                return Err(EventError::HandlerInUse { name: name.to_owned(), deliveries });
+            }
             // Its deliveries find it by its name.
             name.clone_into(&mut handler.name);
             handler.check(allowed)?;
@@ -283,7 +296,10 @@ impl Host {
         if !self.shared.registry.remove_handler(name)? {
             return Err(none());
         }
-        Ok(self.refresh()?)
+        self.refresh()?;
+        // At once, so that a later handler of the same name gets none of them.
+        self.shared.ledger.give_up(&listener, "the handler was removed")?;
+        Ok(())
     }
 
     /// A handler.
@@ -419,6 +435,22 @@ impl Host {
         Ok((delivery, event, self.executions(&filter)?))
     }
 
+    /// Whether anything is left to deliver to listeners that take anything now; and which have something left and take nothing,
+    /// because they are disabled or can't be called.
+    pub fn deliveries_left(&self) -> Result<(bool, Vec<String>), EventError> {
+        let (mut is_left, mut waiting) = (false, Vec::new());
+        if self.shared.ledger.exists() {
+            self.refresh()?;
+            for listener in self.shared.ledger.waiting_listeners()? {
+                match takes(&self.shared.dispatcher, &listener) {
+                    Some(false) => waiting.push(listener.name),
+                    _ => is_left = true,
+                }
+            }
+        }
+        Ok((is_left, waiting))
+    }
+
     /// Lets a dead or discarded delivery run again, with all its attempts. Its idempotency key stays.
     pub fn redrive(&self, number: i64) -> Result<(), EventError> {
         let redriven = self.shared.ledger.exists().then(|| self.shared.ledger.redrive(number)).transpose()?.flatten();
@@ -465,6 +497,11 @@ impl Host {
     pub fn dropped_executions(&self) -> Result<u64, EventError> {
         Ok(self.shared.log.dropped()?)
     }
+}
+
+/// Whether data are the empty object.
+fn is_empty(data: &str) -> bool {
+    data == "{}" || serde_json::from_str(data).is_ok_and(|data: serde_json::Value| data == serde_json::json!({}))
 }
 
 /// The pre and the post hook of the pair that a hook belongs to.

@@ -175,6 +175,8 @@ struct Open {
     writer: Mutex<Writer>,
     /// Reading waits for nobody who writes.
     reader: Mutex<Connection>,
+    /// Searching may take long, and holds up no delivery.
+    searcher: Mutex<Connection>,
 }
 
 /// The connections that write, of which one does at a time.
@@ -216,8 +218,9 @@ impl Ledger {
             let durable = schema::open(&self.path, Durability::Full)?;
             let quick = schema::open(&self.path, Durability::Process)?;
             let reader = schema::open(&self.path, Durability::Process)?;
-            let writer = Writer { durable, quick };
-            let _ = self.open.set(Open { writer: Mutex::new(writer), reader: Mutex::new(reader) });
+            let searcher = schema::open(&self.path, Durability::Process)?;
+            let writer = Mutex::new(Writer { durable, quick });
+            let _ = self.open.set(Open { writer, reader: Mutex::new(reader), searcher: Mutex::new(searcher) });
         }
         self.open.get().ok_or_else(|| rusqlite::Error::InvalidQuery.into())
     }
@@ -229,6 +232,10 @@ impl Ledger {
 
     fn reader(&self) -> Result<MutexGuard<'_, Connection>, LedgerError> {
         Ok(self.open()?.reader.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn searcher(&self) -> Result<MutexGuard<'_, Connection>, LedgerError> {
+        Ok(self.open()?.searcher.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Records events, and a delivery for each of their listeners. Durable on return.
@@ -343,30 +350,37 @@ impl Ledger {
 
     /// Deliveries, the newest first.
     pub(crate) fn list(&self, filter: &DeliveryFilter) -> Result<Vec<Delivery>, LedgerError> {
-        let connection = self.reader()?;
+        let connection = self.searcher()?;
         let now = steady_ms();
-        let (mut states, mut held) = (None, None);
-        match filter.status {
-            None => {}
-            Some(DeliveryStatus::Waiting) => (states, held) = (Some("< 2"), Some(false)),
-            Some(DeliveryStatus::Running) => (states, held) = (Some("< 2"), Some(true)),
-            Some(DeliveryStatus::Done) => states = Some("= 2"),
-            Some(DeliveryStatus::Dead) => states = Some("= 3"),
-            Some(DeliveryStatus::Discarded) => states = Some("= 4"),
-        }
-        let states = states.map(|states| format!("AND d.state {states}")).unwrap_or_default();
         let limit = if filter.limit == 0 { -1 } else { i64::try_from(filter.limit).unwrap_or(i64::MAX) };
+        let status = match filter.status {
+            None => "",
+            Some(DeliveryStatus::Waiting) => " AND d.state < 2 AND d.held_until <= ?6",
+            Some(DeliveryStatus::Running) => " AND d.state < 2 AND d.held_until > ?6",
+            Some(DeliveryStatus::Done) => " AND d.state = 2",
+            Some(DeliveryStatus::Dead) => " AND d.state = 3",
+            Some(DeliveryStatus::Discarded) => " AND d.state = 4",
+        };
+        // Only the conditions that are asked for, so that an index can serve them.
+        let conditions: String = [
+            (filter.event.is_some(), " AND e.name = ?1"),
+            (filter.event_id.is_some(), " AND d.event = (SELECT number FROM event WHERE id = ?2)"),
+            (filter.listener.is_some(), " AND d.listener = ?3"),
+            (filter.object.is_some(), " AND d.object = ?4"),
+            (filter.before.is_some(), " AND d.number < ?5"),
+            (true, status),
+        ]
+        .iter()
+        .filter(|(is_asked, _)| *is_asked)
+        .map(|(_, condition)| *condition)
+        .collect();
         let mut statement = connection.prepare_cached(&format!(
-            "{SELECT} {FROM} WHERE (?1 IS NULL OR e.name = ?1) AND (?2 IS NULL OR e.id = ?2)
-             AND (?3 IS NULL OR d.listener = ?3) AND (?4 IS NULL OR d.object = ?4) AND (?5 IS NULL OR d.number < ?5)
-             AND (?6 IS NULL OR (d.held_until > ?7) = ?6) {states}
-             ORDER BY d.number DESC LIMIT ?8"
+            "{SELECT} {FROM} WHERE ?1 IS ?1 AND ?2 IS ?2 AND ?3 IS ?3 AND ?4 IS ?4 AND ?5 IS ?5 AND ?6 IS ?6{conditions}
+             ORDER BY d.number DESC LIMIT ?7"
         ))?;
         let DeliveryFilter { event, event_id, listener, object, before, .. } = filter;
         let rows = statement
-            .query_map(params![event, event_id, listener, object, before, held, now, limit], |row| {
-                delivery(row, now)
-            })?;
+            .query_map(params![event, event_id, listener, object, before, now, limit], |row| delivery(row, now))?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
@@ -391,7 +405,7 @@ impl Ledger {
             // Behind one that may run now, and before those that wait: it is older than they.
             let state = if has_ready(transaction, row)? { BLOCKED } else { READY };
             transaction.execute(
-                "UPDATE delivery SET state = ?2, attempts = 0, taken = 0, due = ?3, problem = NULL, settled = NULL
+                "UPDATE delivery SET state = ?2, attempts = 0, taken = 0, begun = 0, due = ?3, problem = NULL, settled = NULL
                  WHERE number = ?1",
                 params![number, state, now_ms()],
             )?;
@@ -403,7 +417,8 @@ impl Ledger {
     pub(crate) fn discard(&self, number: i64) -> Result<Option<bool>, LedgerError> {
         self.change(number, |transaction, row| {
             let now = now_ms();
-            if matches!(row.state, DONE | DISCARDED) || is_held(transaction, row, steady_ms())? {
+            let is_open = matches!(row.state, READY | BLOCKED);
+            if matches!(row.state, DONE | DISCARDED) || (is_open && is_held(transaction, row, steady_ms())?) {
                 return Ok(false);
             }
             transaction.execute(
@@ -430,23 +445,62 @@ impl Ledger {
         Ok(Some(changed))
     }
 
-    /// Deletes what was done or discarded long ago. At most some thousand deliveries at once, so that nobody waits for long.
-    pub(crate) fn forget(&self, kept: Duration) -> Result<usize, LedgerError> {
+    /// Deletes what was done or discarded long ago; at most some thousand deliveries at once, so that nobody waits for long. Answers
+    /// whether there may be more.
+    pub(crate) fn forget(&self, kept: Duration) -> Result<bool, LedgerError> {
+        const AT_ONCE: usize = 2_000;
         let before = now_ms().saturating_sub(i64::try_from(kept.as_millis()).unwrap_or(i64::MAX));
         let mut writer = self.writer()?;
-        let transaction = schema::begin(&mut writer.durable)?;
-        let deleted = transaction.execute(
-            "DELETE FROM delivery WHERE number IN
-             (SELECT number FROM delivery WHERE state IN (2, 4) AND settled < ?1 LIMIT 2000)",
+        let transaction = schema::begin(&mut writer.quick)?;
+        let events: Vec<i64> = {
+            let mut delete = transaction.prepare_cached(
+                "DELETE FROM delivery WHERE number IN
+                 (SELECT number FROM delivery WHERE state IN (2, 4) AND settled < ?1 LIMIT 2000) RETURNING event",
+            )?;
+            delete.query_map([before], |row| row.get(0))?.collect::<Result<_, _>>()?
+        };
+        let mut forgotten = events.len();
+        {
+            let mut delete = transaction.prepare_cached(
+                "DELETE FROM event WHERE number = ?1 AND NOT EXISTS (SELECT 1 FROM delivery WHERE event = ?1)",
+            )?;
+            for event in events {
+                delete.execute([event])?;
+            }
+        }
+        forgotten = forgotten.max(transaction.execute(
+            "DELETE FROM event WHERE number IN
+             (SELECT number FROM event WHERE unheard = 1 AND recorded < ?1 ORDER BY recorded LIMIT 2000)",
             [before],
-        )?;
-        transaction.execute(
-            "DELETE FROM event WHERE number IN (SELECT e.number FROM event e WHERE e.recorded < ?1
-             AND NOT EXISTS (SELECT 1 FROM delivery d WHERE d.event = e.number) ORDER BY e.number LIMIT 2000)",
-            [before],
-        )?;
+        )?);
         transaction.commit()?;
-        Ok(deleted)
+        Ok(forgotten >= AT_ONCE)
+    }
+
+    /// Makes dead letters of all deliveries that a listener has left, but for those that are just being delivered.
+    pub(crate) fn give_up(&self, listener: &Listener, problem: &str) -> Result<(), LedgerError> {
+        if !self.exists() {
+            return Ok(());
+        }
+        let writer = self.writer()?;
+        writer.durable.execute(
+            "UPDATE delivery SET state = 3, settled = ?3, problem = ?4, holder = NULL, held_until = 0
+             WHERE state < 2 AND kind = ?1 AND listener = ?2 AND held_until <= ?5",
+            params![listener.kind.name(), listener.name, now_ms(), problem, steady_ms()],
+        )?;
+        Ok(())
+    }
+
+    /// The listeners that have deliveries left, whether they may run or not.
+    pub(crate) fn waiting_listeners(&self) -> Result<Vec<Listener>, LedgerError> {
+        let connection = self.searcher()?;
+        let mut statement = connection
+            .prepare_cached("SELECT DISTINCT kind, listener FROM delivery WHERE state < 2 ORDER BY kind, listener")?;
+        let rows = statement.query_map((), |row| {
+            let kind: String = row.get(0)?;
+            Ok(Listener { kind: ListenerKind::parse(&kind), name: row.get(1)? })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
     }
 }
 
@@ -562,10 +616,18 @@ fn insert(transaction: &Transaction<'_>, record: &Record, now: i64) -> Result<Em
     let object_id = event.object_id.as_ref().and_then(|id| serde_json::to_string(id).ok());
     let inserted = transaction
         .prepare_cached(
-            "INSERT INTO event (id, name, object_id, date, data, recorded) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+            "INSERT INTO event (id, name, object_id, date, data, recorded, unheard) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
              ON CONFLICT (id) DO NOTHING",
         )?
-        .execute(params![event.id, event.name, object_id, event.date.as_str(), event.data.as_str(), now])?;
+        .execute(params![
+            event.id,
+            event.name,
+            object_id,
+            event.date.as_str(),
+            event.data.as_str(),
+            now,
+            listeners.is_empty()
+        ])?;
     if inserted == 0 {
         let mut statement = transaction.prepare_cached(
             "SELECT d.number FROM delivery d JOIN event e ON e.number = d.event WHERE e.id = ?1 ORDER BY d.number",

@@ -21,8 +21,11 @@ CREATE TABLE event (
     date TEXT NOT NULL,
     data TEXT NOT NULL,
     -- When it was recorded, in milliseconds since 1970.
-    recorded INTEGER NOT NULL
+    recorded INTEGER NOT NULL,
+    -- Whether nobody listened to it.
+    unheard INTEGER NOT NULL DEFAULT 0
 ) STRICT;
+CREATE INDEX event_unheard ON event (recorded) WHERE unheard = 1;
 
 CREATE TABLE delivery (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -36,6 +39,8 @@ CREATE TABLE delivery (
     attempts INTEGER NOT NULL DEFAULT 0,
     -- How often it was taken since it was last settled: more than once only where its host ended on the way.
     taken INTEGER NOT NULL DEFAULT 0,
+    -- How often it was begun since then, counted only where it was taken several times.
+    begun INTEGER NOT NULL DEFAULT 0,
     -- When it may run, and when it was settled, in milliseconds since 1970.
     due INTEGER NOT NULL,
     settled INTEGER,

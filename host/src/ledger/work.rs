@@ -98,7 +98,7 @@ impl Ledger {
         let mut statement = transaction.prepare_cached(&format!(
             "UPDATE delivery SET holder = ?4, held_until = ?5, taken = taken + 1
              WHERE number IN (SELECT number FROM delivery WHERE state = 0 AND kind = ?1 AND listener = ?2 AND due <= ?3
-                              AND held_until <= ?7 ORDER BY due, number LIMIT ?6)
+                              AND held_until <= ?7 AND holder IS NOT ?4 ORDER BY due, number LIMIT ?6)
              RETURNING {RETURNED}"
         ))?;
         let most = i64::try_from(most).unwrap_or(i64::MAX);
@@ -110,6 +110,14 @@ impl Ledger {
         transaction.commit()?;
         taken.sort_by_key(|held| held.number);
         Ok(taken)
+    }
+
+    /// Notes that a delivery is begun. Answers how often it was, since an attempt ended last.
+    pub(crate) fn begin(&self, number: i64) -> Result<u32, LedgerError> {
+        let writer = self.writer()?;
+        let mut statement =
+            writer.quick.prepare_cached("UPDATE delivery SET begun = begun + 1 WHERE number = ?1 RETURNING begun")?;
+        Ok(statement.query_row([number], |row| row.get(0))?)
     }
 
     /// Holds what a host holds for longer.
@@ -133,6 +141,7 @@ impl Ledger {
         {
             let mut settle = transaction.prepare_cached(
                 "UPDATE delivery SET state = ?3, attempts = attempts + ?4, taken = CASE WHEN ?4 = 0 THEN taken - 1 ELSE 0 END,
+                     begun = CASE WHEN ?4 = 0 THEN begun ELSE 0 END,
                      due = coalesce(?5, due), settled = CASE WHEN ?3 IN (2, 3) THEN ?7 END, problem = ?6,
                      holder = NULL, held_until = 0
                  WHERE number = ?1 AND holder = ?2 AND state = 0",

@@ -3,7 +3,8 @@
 use std::{
     io::{self, Read, Write},
     process::{Child, Command, ExitStatus, Stdio},
-    thread,
+    sync::{Arc, Mutex, PoisonError},
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -64,21 +65,24 @@ pub(crate) fn run_script(program: &ChildProgram, script: &Script<'_>) -> io::Res
     }
     let mut child = starter::spawn(command)?;
     let (input, output, errors) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-    let most_output = script.most_output;
-    let run = thread::scope(|scope| {
-        // A script that doesn't read, or closes its input, holds nothing up.
-        scope.spawn(move || input.map(|mut input| input.write_all(script.input)));
-        let output = scope.spawn(move || keep_beginning(output, most_output));
-        let errors = scope.spawn(move || keep_end(errors, script.most_errors));
-        let ended = wait(&mut child, script.deadline);
-        // Whatever it started goes with it, also after a good end; only then do the pipes end.
-        end(&mut child);
-        let status = child.wait();
-        let (output, is_cut) = output.join().unwrap_or_default();
-        let errors = errors.join().unwrap_or_default();
-        (ended, status, output, is_cut, errors)
-    });
-    let (ended, status, output, is_cut, errors) = run;
+    // Threads of their own, which end with the pipes: nobody waits for one that doesn't.
+    let written = script.input.to_owned();
+    let pipes = || -> io::Result<_> {
+        let write = move || drop(input.map(|mut input| input.write_all(&written)));
+        thread::Builder::new().name("billhook-script".to_owned()).spawn(write)?;
+        Ok((
+            Kept::start(output, End::Beginning, script.most_output)?,
+            Kept::start(errors, End::End, script.most_errors)?,
+        ))
+    };
+    let pipes = pipes();
+    let ended = pipes.is_ok().then(|| wait(&mut child, script.deadline));
+    // Whatever it started goes with it, also after a good end; only then do the pipes end.
+    end(&mut child);
+    let status = child.wait();
+    let (output, errors) = pipes?;
+    let ended = ended.unwrap_or(Ok(false));
+    let ((output, is_cut), (errors, _)) = (output.take(), errors.take());
     let how = if ended? { exit(status?) } else { ScriptExit::TimedOut };
     let errors = String::from_utf8_lossy(&errors).into_owned();
     if let (ScriptExit::Code(NOT_STARTED), Some(problem)) = (&how, errors.strip_prefix(MARK)) {
@@ -145,38 +149,61 @@ fn end(child: &mut Child) {
     kill(child);
 }
 
-/// Reads everything, and keeps the beginning; the second part tells whether there was more.
-fn keep_beginning(pipe: Option<impl Read>, most: usize) -> (Vec<u8>, bool) {
-    let (mut kept, mut is_cut) = (Vec::new(), false);
-    read_all(pipe, |bytes| {
-        let taken = bytes.len().min(most - kept.len());
-        kept.extend(&bytes[..taken]);
-        is_cut |= taken < bytes.len();
-    });
-    (kept, is_cut)
+/// Which end of what is written is kept.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Beginning,
+    End,
 }
 
-/// Reads everything, and keeps the end.
-fn keep_end(pipe: Option<impl Read>, most: usize) -> Vec<u8> {
-    let mut kept = Vec::new();
-    read_all(pipe, |bytes| {
-        kept.extend(bytes);
-        let excess = kept.len().saturating_sub(most);
-        kept.drain(..excess);
-    });
-    kept
+/// What is kept of what is written into a pipe.
+struct Kept {
+    /// The bytes, and whether there were more.
+    bytes: Arc<Mutex<(Vec<u8>, bool)>>,
+    reader: JoinHandle<()>,
 }
 
-fn read_all(pipe: Option<impl Read>, mut each: impl FnMut(&[u8])) {
-    let Some(mut pipe) = pipe else { return };
-    let mut buffer = vec![0; 64 * 1024];
-    loop {
-        match pipe.read(&mut buffer) {
-            Ok(0) => return,
-            Ok(count) => each(&buffer[..count]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => return,
+/// How long the pipes of a script that ended may stay open: longer only where something of it could not be ended.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+impl Kept {
+    /// Reads a pipe to its end.
+    fn start(pipe: Option<impl Read + Send + 'static>, end: End, most: usize) -> io::Result<Self> {
+        let bytes = Arc::new(Mutex::new((Vec::new(), false)));
+        let kept = Arc::clone(&bytes);
+        let read = move || {
+            let Some(mut pipe) = pipe else { return };
+            let mut buffer = vec![0; 64 * 1024];
+            loop {
+                let count = match pipe.read(&mut buffer) {
+                    Ok(0) => return,
+                    Ok(count) => count,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                    Err(_) => return,
+                };
+                let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+                let (kept, is_cut) = &mut *kept;
+                let excess = (kept.len() + count).saturating_sub(most);
+                *is_cut |= excess > 0;
+                if end == End::Beginning {
+                    kept.extend(&buffer[..count.saturating_sub(excess)]);
+                } else {
+                    kept.extend(&buffer[..count]);
+                    kept.drain(..excess);
+                }
+            }
+        };
+        let reader = thread::Builder::new().name("billhook-script".to_owned()).spawn(read)?;
+        Ok(Kept { bytes, reader })
+    }
+
+    /// What was kept, once the pipe ended or after a moment.
+    fn take(self) -> (Vec<u8>, bool) {
+        let deadline = Instant::now() + LAST_WORDS;
+        while !self.reader.is_finished() && Instant::now() < deadline {
+            thread::sleep(Duration::from_micros(200));
         }
+        std::mem::take(&mut *self.bytes.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use billhook::{DeliveryFilter, DeliveryStatus, ExecutionFilter, Host};
+use billhook::{ExecutionFilter, Host};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::{Global, log, output::Output};
@@ -39,9 +39,14 @@ pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> an
     output.note("note", "delivering; Ctrl-C ends it");
     while !is_asked_to_end.load(Ordering::Relaxed) {
         thread::sleep(LOOK);
-        let is_done = arguments.until_done && is_done(&host)?;
+        let (is_left, waiting) = if arguments.until_done { host.deliveries_left()? } else { (true, Vec::new()) };
+        let is_done = !is_left;
         show(&host, &mut after, output)?;
         if is_done {
+            if !waiting.is_empty() {
+                let names = waiting.join(", ");
+                output.note("note", &format!("what is left waits for listeners that take nothing now: {names}"));
+            }
             break;
         }
     }
@@ -59,15 +64,4 @@ fn show(host: &Host, after: &mut i64, output: &Output) -> anyhow::Result<()> {
         }
     }
     Ok(())
-}
-
-/// Whether nothing is left to deliver.
-fn is_done(host: &Host) -> anyhow::Result<bool> {
-    for status in [DeliveryStatus::Waiting, DeliveryStatus::Running] {
-        let filter = DeliveryFilter { status: Some(status), limit: 1, ..DeliveryFilter::default() };
-        if !host.deliveries(&filter)?.is_empty() {
-            return Ok(false);
-        }
-    }
-    Ok(true)
 }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::{Global, output::Output};
+use crate::{Global, each, output::Output};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -13,11 +13,10 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> anyhow::Result<()> {
     let host = global.host()?;
-    for number in &arguments.numbers {
-        host.discard(*number)?;
-    }
-    output.answer(&json!({ "discarded": arguments.numbers }), |_| {
-        let count = arguments.numbers.len();
+    let (numbers, failure) = each(&arguments.numbers, |number| host.discard(number));
+    output.answer(&json!({ "discarded": numbers }), |_| {
+        let count = numbers.len();
         format!("{count} deliver{} will not be attempted again", if count == 1 { "y" } else { "ies" })
-    })
+    })?;
+    failure.map_or(Ok(()), |error| Err(error.into()))
 }

@@ -46,7 +46,8 @@ pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> an
     }
     if let Some(object) = &arguments.object {
         // A number is sent as one.
-        event.object_id = Some(object.parse::<i64>().map_or_else(|_| object.as_str().into(), ObjectId::from));
+        let number = object.parse::<i64>().ok().filter(|number| number.to_string() == *object);
+        event.object_id = Some(number.map_or_else(|| object.as_str().into(), ObjectId::from));
     }
     let host = global.host()?;
     event.data = host.before(&event)?;
@@ -56,26 +57,41 @@ pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> an
         wait(&host, &emitted.id, Duration::from_millis(arguments.timeout))?;
         host.stop_deliveries(Duration::from_millis(arguments.timeout));
     }
-    let answer = Answer { deliveries: deliveries(&host, &emitted.id)?, id: emitted.id };
+    // Each as it is shown: with what it waits for.
+    let all = deliveries(&host, &emitted.id)?;
+    let shown = all.iter().map(|delivery| Ok(host.delivery(delivery.number)?.0));
+    let answer = Answer { deliveries: shown.collect::<anyhow::Result<_>>()?, id: emitted.id };
     output.answer(&answer, |answer| text(answer, arguments.no_wait))
 }
 
 fn deliveries(host: &Host, id: &str) -> anyhow::Result<Vec<Delivery>> {
     let filter = DeliveryFilter { event_id: Some(id.to_owned()), ..DeliveryFilter::default() };
-    let mut deliveries = host.deliveries(&filter)?;
-    deliveries.reverse();
-    Ok(deliveries)
+    let deliveries = host.deliveries(&filter)?;
+    Ok(deliveries.into_iter().rev().collect())
 }
+
+/// Nothing is waited for when nothing happened for so long: a listener may take nothing now, or an earlier delivery of the same
+/// object waits for its next attempt.
+const QUIET: Duration = Duration::from_secs(2);
 
 /// Waits until each delivery was attempted.
 fn wait(host: &Host, id: &str, limit: Duration) -> anyhow::Result<()> {
     let deadline = Instant::now() + limit;
+    let mut active = Instant::now();
     loop {
+        let all = deliveries(host, id)?;
         let was_attempted = |delivery: &Delivery| {
             let is_open = matches!(delivery.status, DeliveryStatus::Waiting | DeliveryStatus::Running);
             delivery.attempts > 0 || !is_open
         };
-        if deliveries(host, id)?.iter().all(was_attempted) || Instant::now() >= deadline {
+        for delivery in all.iter().filter(|delivery| !was_attempted(delivery)) {
+            let (delivery, ..) = host.delivery(delivery.number)?;
+            let first = delivery.waits_for.map(|number| host.delivery(number)).transpose()?.map(|(first, ..)| first);
+            if first.unwrap_or(delivery).status == DeliveryStatus::Running {
+                active = Instant::now();
+            }
+        }
+        if all.iter().all(was_attempted) || active.elapsed() > QUIET || Instant::now() >= deadline {
             return Ok(());
         }
         thread::sleep(Duration::from_millis(20));
@@ -90,7 +106,10 @@ fn text(answer: &Answer, left_to_others: bool) -> String {
             (Some(problem), _, DeliveryStatus::Dead) => format!("dead: {problem}"),
             (Some(problem), ..) => format!("failed, and is tried again: {problem}"),
             (None, 0, DeliveryStatus::Waiting) if left_to_others => "waits for a running host".to_owned(),
-            (None, 0, DeliveryStatus::Waiting) => "waits for an earlier one of the same object".to_owned(),
+            (None, 0, DeliveryStatus::Waiting) => match delivery.waits_for {
+                Some(earlier) => format!("waits for delivery {earlier}, of the same object"),
+                None => "waits: the listener takes nothing now".to_owned(),
+            },
             _ => status.name().to_owned(),
         };
         lines.push(format!("delivery {number} to {} {listener}: {outcome}", delivery.kind.name()));

@@ -73,7 +73,7 @@ pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> an
     executions.reverse();
     let dropped = host.dropped_executions()?;
     if dropped > 0 {
-        output.note("warning", &format!("{dropped} calls are not in the log: there were too many at once"));
+        output.warning(&format!("{dropped} calls are not in the log: there were too many at once"));
     }
     if !arguments.follow {
         let terminal = output.is_terminal();
@@ -82,10 +82,12 @@ pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> an
             rows(terminal, &titles, executions.iter().map(cells))
         });
     }
-    let mut after = 0;
+    // Where nothing was found, later ones may still be.
+    let newest = host.executions(&ExecutionFilter { limit: 1, ..ExecutionFilter::default() })?;
+    let mut after = newest.first().map_or(0, |execution| execution.id);
     loop {
         for execution in &executions {
-            after = execution.id;
+            after = after.max(execution.id);
             print(execution, output)?;
         }
         thread::sleep(LOOK);

@@ -44,7 +44,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use billhook::{Host, HostError, Isolation};
+use billhook::{EventError, Host, HostError, Isolation};
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use output::Output;
@@ -280,6 +280,19 @@ impl From<IsolationArgument> for Isolation {
             IsolationArgument::Process => Isolation::Process,
         }
     }
+}
+
+/// Does something with each of several deliveries, whatever becomes of the others. Answers those with which it went through, and the
+/// first failure.
+fn each(numbers: &[i64], run: impl Fn(i64) -> Result<(), EventError>) -> (Vec<i64>, Option<EventError>) {
+    let (mut done, mut failure) = (Vec::new(), None);
+    for number in numbers {
+        match run(*number) {
+            Ok(()) => done.push(*number),
+            Err(error) => failure = failure.or(Some(error)),
+        }
+    }
+    (done, failure)
 }
 
 /// Reads a file that has to be text.

@@ -58,6 +58,15 @@ impl Output {
         self.complain(colour, label, text);
     }
 
+    /// Warns of what the answer doesn't hold, on standard error, as JSON where answers are.
+    pub(crate) fn warning(&self, text: &str) {
+        if self.json {
+            let _ = writeln!(io::stderr(), "{}", serde_json::json!({ "warning": text }));
+        } else {
+            self.note("warning", text);
+        }
+    }
+
     /// Prints what went wrong, where, and what to do next.
     pub(crate) fn error(&self, error: &anyhow::Error) {
         let chain: Vec<String> = error.chain().map(ToString::to_string).collect();

@@ -3,7 +3,7 @@
 use billhook::{DeliveryFilter, DeliveryStatus};
 use serde_json::json;
 
-use crate::{Global, output::Output};
+use crate::{Global, each, output::Output};
 
 #[derive(clap::Args)]
 #[group(id = "which", required = true, args = ["numbers", "all_dead"])]
@@ -27,11 +27,10 @@ pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> an
         let filter = DeliveryFilter { status: Some(DeliveryStatus::Dead), listener, ..DeliveryFilter::default() };
         numbers = host.deliveries(&filter)?.iter().rev().map(|delivery| delivery.number).collect();
     }
-    for number in &numbers {
-        host.redrive(*number)?;
-    }
+    let (numbers, failure) = each(&numbers, |number| host.redrive(number));
     output.answer(&json!({ "redriven": numbers }), |_| {
         let count = numbers.len();
         format!("{count} deliver{} will be attempted again, by a running host", if count == 1 { "y" } else { "ies" })
-    })
+    })?;
+    failure.map_or(Ok(()), |error| Err(error.into()))
 }

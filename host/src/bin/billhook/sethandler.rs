@@ -23,13 +23,16 @@ pub(crate) struct Arguments {
     /// Sign calls no longer
     #[arg(long, conflicts_with = "secret_file")]
     no_secret: bool,
+    /// Give the script no environment variable but PATH
+    #[arg(long, conflicts_with = "env")]
+    no_env: bool,
     #[command(flatten)]
     options: HandlerOptions,
 }
 
 pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> anyhow::Result<()> {
-    let Arguments { name, event, task: new_task, arguments: words, no_secret, options } = arguments;
-    if options.is_empty() && event.is_none() && new_task.is_none() && !no_secret {
+    let Arguments { name, event, task: new_task, arguments: words, no_secret, no_env, options } = arguments;
+    if options.is_empty() && event.is_none() && new_task.is_none() && !no_secret && !no_env {
         anyhow::bail!("nothing is to be changed; sethandler --help shows what can be");
     }
     let secret = options.secret()?;
@@ -42,6 +45,9 @@ pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> an
         }
         if *no_secret {
             handler.secret = None;
+        }
+        if *no_env {
+            handler.environment.clear();
         }
         options.apply(handler, secret);
     })?;

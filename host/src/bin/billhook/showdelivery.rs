@@ -56,6 +56,7 @@ fn text(shown: &Shown) -> String {
         let (when, long) = (date(execution.date), took(execution.duration_us));
         let attempt = format!("{when} {} after {long}{error}", execution.status.name());
         line(&format!("attempt {}", execution.attempt), &attempt);
+        line("  answered", execution.response.as_deref().unwrap_or_default());
     }
     line("data", envelope.data.as_str());
     text.pop();
