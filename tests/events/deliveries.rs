@@ -214,6 +214,7 @@ fn several_hosts_share_the_work_and_none_delivers_what_another_does() {
     let mut others: Vec<_> = (0..2)
         .map(|_| home.command(&["deliver"]).stdout(std::process::Stdio::piped()).spawn().expect("started"))
         .collect();
+    wait_for("both to deliver", || delivering_hosts(&home) == 2);
     host.start_deliveries().expect("started");
     let hosts = [home.host(), home.host()];
     thread::scope(|scope| {
@@ -401,15 +402,18 @@ fn a_call_that_outlasts_the_end_of_deliveries_keeps_its_lease_and_is_settled() {
     host.stop_deliveries(Duration::MAX);
 }
 
+/// How many hosts have said that they deliver.
+fn delivering_hosts(home: &Home) -> usize {
+    let entries = std::fs::read_dir(home.path().join("locks")).into_iter().flatten().flatten();
+    entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("delivers-")).count()
+}
+
 #[test]
 fn files_of_hosts_that_held_nothing_are_cleared_away() {
     let home = Home::new();
     let host = home.host();
     let mut other = home.command(&["deliver"]).stdout(std::process::Stdio::null()).spawn().expect("started");
-    let files = || {
-        let entries = std::fs::read_dir(home.path().join("locks")).into_iter().flatten().flatten();
-        entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("delivers-")).count()
-    };
+    let files = || delivering_hosts(&home);
     wait_for("its file", || files() == 1);
     other.kill().expect("killed");
     other.wait().expect("ended");

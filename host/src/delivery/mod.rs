@@ -37,6 +37,8 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(3);
 const MARGIN: Duration = Duration::from_secs(5);
 /// How often it is looked whether there is something to deliver that this host was not told of.
 const LOOK: Duration = Duration::from_millis(200);
+/// How long settling may take at the end.
+const LAST_MOMENT: Duration = Duration::from_secs(5);
 /// How long done deliveries are kept.
 const KEPT: Duration = Duration::from_secs(7 * 86_400);
 /// How often they are looked for.
@@ -131,9 +133,11 @@ impl Deliverer {
         let holder = uuid::Uuid::now_v7().to_string();
         fs::create_dir_all(locks)?;
         sweep(locks, &dispatcher.phases().ledger)?;
-        let alive_path = locks.join(format!("{ALIVE}{holder}"));
-        let alive = open_private(&alive_path)?;
+        // Locked before it has its name: a file of that name that is not locked is one of a host that is no more.
+        let (unnamed, alive_path) = (locks.join(format!("begins-{holder}")), locks.join(format!("{ALIVE}{holder}")));
+        let alive = open_private(&unnamed)?;
         alive.lock()?;
+        fs::rename(&unnamed, &alive_path)?;
         let (ended, to_settle) = mpsc::channel();
         let ledger = Arc::clone(&dispatcher.phases().ledger);
         let shared = Arc::new(Shared {
@@ -167,11 +171,14 @@ impl Deliverer {
     pub(crate) fn stop(&mut self, patience: Duration) {
         let deadline = Instant::now().checked_add(patience);
         let is_over = || deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        // Settling takes a moment; where even that hangs, nobody waits for it.
+        let last = deadline.and_then(|deadline| deadline.checked_add(LAST_MOMENT));
+        let is_last = || last.is_some_and(|last| Instant::now() >= last);
         self.shared.is_ended.store(true, Ordering::Relaxed);
         self.shared.lanes.end(&self.shared);
         self.shared.wake.wake();
         for thread in self.threads.drain(..) {
-            while !thread.is_finished() && (!is_over() || !self.shared.lanes.are_busy()) {
+            while !thread.is_finished() && !is_last() && (!is_over() || !self.shared.lanes.are_busy()) {
                 thread::sleep(Duration::from_millis(2));
             }
             if thread.is_finished() {
