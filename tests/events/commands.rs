@@ -27,6 +27,14 @@ fn all_events_are_listed_and_own_ones_added_once() {
     assert_eq!(json.as_array().map(Vec::len), Some(31));
     home.run(&["addevent", "tickets.create"]).failed_with(&["there is an event \"tickets.create\" already"]);
     home.run(&["addevent", "clients.create"]).failed_with(&["it is built in"]);
+    home.run(&["addevent", "on_product_acquisition"]).failed_with(&["it is a hook"]);
+    home.run(&["addevent", "a.b", "--description", &"x".repeat(501)]).failed_with(&["description"]);
+    home.run(&["addevent", "a.b"]).succeeded();
+    home.run(&["addhandler", "h", "--event", "a.b", "--task", "/bin/true"]).succeeded();
+    home.run(&["removeevent", "a.b"]).failed_with(&["1 handler is attached to a.b"]);
+    home.run(&["removehandler", "h"]).succeeded();
+    home.run(&["removeevent", "a.b"]).succeeded();
+    home.run(&["removeevent", "clients.create"]).failed_with(&["none that was added"]);
     home.run(&["addevent", "Tickets"]).failed_with(&["write it as parts with dots between them"]);
     home.run(&["emit", "ticket.create"]).failed_with(&[
         "there is no event \"ticket.create\"",
@@ -93,6 +101,17 @@ fn a_handler_is_shown_changed_and_removed_and_what_is_wrong_is_refused() {
     let home = Home::new();
     let url = "http://127.0.0.1:1/api";
     let add = ["addhandler", "a", "--event", "clients.create", "--task", url];
+    for (options, refused) in [
+        (&["--on-failure", "open"][..], "--on-failure is for handlers before"),
+        (&["--mode", "before", "--attempts", "3"], "a before handler is asked once"),
+        (&["--arg", "x"], "--arg is for scripts"),
+        (&["--env", "X"], "only a script has an environment"),
+        (&["--first-pause", "10m", "--longest-pause", "1s"], "the longest pause is shorter"),
+    ] {
+        home.run(&[&add[..], options].concat()).failed_with(&[refused]);
+    }
+    home.run(&["addhandler", "a", "--event", "clients.create", "--task", "http://127.0.0.1:99999/"])
+        .failed_with(&["port"]);
     home.run(&[&add[..], &["--mode", "before", "--deadline", "500ms", "--on-failure", "open"]].concat()).succeeded();
     let shown = home.run(&["showhandler", "a"]).succeeded().stdout;
     for line in [
@@ -173,7 +192,7 @@ fn emit_waits_for_the_first_attempts_and_tells_what_became_of_them() {
     for part in [
         "delivery 1 to handler bad: dead: not this one",
         "delivery 2 to handler good: done",
-        "delivery 3 to handler later: failed, and is tried again: it answered 500",
+        "delivery 3 to handler later: failed, and is tried again by a running host: it answered 500",
     ] {
         assert!(said.contains(part), "{part:?} is not in\n{said}");
     }
@@ -182,7 +201,7 @@ fn emit_waits_for_the_first_attempts_and_tells_what_became_of_them() {
     assert!(said.contains("delivery 5 to handler good: waits for a running host"), "{said}");
     assert_eq!(server.calls().len(), 3);
     let said = home.run(&["emit", "clients.archive", "--object", "x"]).succeeded().stdout;
-    assert!(said.contains("nobody listens"), "{said}");
+    assert!(said.contains("nobody listens to it now"), "{said}");
     let json = home.run(&["emit", "clients.create", "--object", "y", "--json"]).succeeded().json();
     assert_eq!(json["deliveries"].as_array().map(Vec::len), Some(3));
 
@@ -200,6 +219,11 @@ fn emit_waits_for_the_first_attempts_and_tells_what_became_of_them() {
     home.run(&["discard", "1"]).succeeded();
     home.run(&["redrive", "1"]).succeeded();
     home.run(&["discard", "1"]).succeeded();
+    // What nobody would be told is not promised.
+    home.run(&["sethandler", "bad", "--status", "archived"]).succeeded();
+    home.run(&["redrive", "1"]).failed_with(&["its listener is gone, or listens no more"]);
+    let said = home.run(&["log", "--listener", "nobody"]).succeeded();
+    assert!(said.stderr.contains("no handler and no plugin is called \"nobody\""), "{}", said.stderr);
 }
 
 #[test]

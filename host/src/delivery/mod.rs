@@ -261,7 +261,10 @@ fn recover(shared: &Shared, locks: &Path) -> Result<(), LedgerError> {
         if is_gone {
             let freed = shared.ledger.recover(&holder)?;
             if !freed.is_empty() {
-                tracing::warn!("a host ended while it held {} deliveries; they are delivered now", freed.len());
+                tracing::warn!(
+                    "a host ended that held what is to be delivered, {} in all: it is delivered now",
+                    freed.len()
+                );
             }
             let _ = fs::remove_file(&path);
         }

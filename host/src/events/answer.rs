@@ -65,7 +65,10 @@ impl Body {
             other => Some(other.to_string()),
         });
         let message = named.unwrap_or_else(|| String::from_utf8_lossy(bytes).trim().to_owned());
-        if message.is_empty() { otherwise.to_owned() } else { beginning(&message, LONGEST_MESSAGE) }
+        // One line: what a handler says must not look like something else that was said.
+        let message: String = message.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let message = message.trim();
+        if message.is_empty() { otherwise.to_owned() } else { beginning(message, LONGEST_MESSAGE) }
     }
 }
 

@@ -202,6 +202,15 @@ impl Handler {
         if self.secret.as_ref().is_some_and(|secret| secret.len() < 16) {
             return wrong("a secret has at least 16 bytes".to_owned());
         }
+        if self.retry.longest_ms < self.retry.first_ms {
+            return wrong("the longest pause is shorter than the first".to_owned());
+        }
+        if matches!(self.task, Task::Http(_)) && !self.environment.is_empty() {
+            return wrong("only a script has an environment".to_owned());
+        }
+        if self.name.chars().any(is_bidi_control) {
+            return wrong("a name has no control characters".to_owned());
+        }
         if let Some(name) = self.environment.iter().find(|name| name.is_empty() || name.contains(['=', '\0'])) {
             return wrong(format!("{name:?} is no name of an environment variable"));
         }
@@ -228,6 +237,11 @@ impl Handler {
     }
 }
 
+/// Characters that change the direction of what stands behind them.
+fn is_bidi_control(c: char) -> bool {
+    matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
+}
+
 /// The priority of a listener that was given none.
 pub(crate) const DEFAULT_PRIORITY: u32 = 100;
 /// A call of a handler may take a day at most.
@@ -248,6 +262,10 @@ pub(crate) fn host_of(address: &str) -> Result<String, BadHandler> {
     }
     if uri.host().is_none_or(str::is_empty) {
         return Err(wrong("its address has no host"));
+    }
+    let port = authority.as_str().rsplit_once(':').filter(|(_, port)| !port.ends_with(']'));
+    if port.is_some_and(|(_, port)| port.parse::<u16>().is_err()) {
+        return Err(wrong("its address has a port that is none"));
     }
     Ok(authority.as_str().to_ascii_lowercase())
 }

@@ -160,6 +160,9 @@ impl EventNames {
             !part.is_empty()
                 && part.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
         };
+        if hooks().any(|hook| hook.name() == name) || name == Hook::OnEvent.name() {
+            return wrong("it is a hook");
+        }
         if name.split('.').count() < 2 || !name.split('.').all(is_part) {
             return wrong("write it as parts with dots between them, of a-z, 0-9 and _, such as \"tickets.create\"");
         }

@@ -154,7 +154,7 @@ impl Default for Retention {
 
 /// Why the log can't be read or written.
 #[derive(Debug, thiserror::Error)]
-#[error("the execution log failed: {0}")]
+#[error("the execution log (executions.db in the home) failed: {0}")]
 pub struct ExecutionLogError(#[from] DatabaseError);
 
 impl From<rusqlite::Error> for ExecutionLogError {

@@ -38,6 +38,14 @@ pub enum EventError {
         /// The name.
         name: String,
     },
+    /// Handlers are attached to the event.
+    #[error("{handlers} handler{} attached to {name}", if *handlers == 1 { " is" } else { "s are" })]
+    EventInUse {
+        /// The name.
+        name: String,
+        /// How many.
+        handlers: usize,
+    },
     /// The event's data can't be taken.
     #[error("{event} can't be emitted so: {problem}")]
     Data {
@@ -145,6 +153,19 @@ impl Host {
         Ok(self.event_names()?.all())
     }
 
+    /// Removes an event of the operator's own, unless a handler is attached to it.
+    pub fn remove_event(&self, name: &str) -> Result<(), EventError> {
+        let handlers = self.shared.registry.handlers()?.iter().filter(|handler| handler.event == name).count();
+        if handlers > 0 {
+            return Err(EventError::EventInUse { name: name.to_owned(), handlers });
+        }
+        if !self.shared.registry.remove_event(name)? {
+            let problem = "it is none that was added".to_owned();
+            return Err(BadEventName { name: name.to_owned(), problem }.into());
+        }
+        Ok(self.refresh()?)
+    }
+
     /// The event that a name or an alias stands for.
     pub fn event(&self, name: &str) -> Result<EventInfo, EventError> {
         Ok(self.event_names()?.find(name)?)
@@ -157,6 +178,10 @@ impl Host {
     /// Adds an event of the operator's own: a dotted name.
     pub fn add_event(&self, name: &str, description: &str) -> Result<(), EventError> {
         self.event_names()?.check_new(name)?;
+        if description.len() > LONGEST_DESCRIPTION {
+            let problem = format!("its description has more than {LONGEST_DESCRIPTION} bytes");
+            return Err(BadEventName { name: name.to_owned(), problem }.into());
+        }
         if !self.shared.registry.add_event(name, description)? {
             return Err(EventError::EventExists { name: name.to_owned() });
         }
@@ -261,7 +286,7 @@ impl Host {
         Ok(Handler { event: event.name, ..handler })
     }
 
-    /// Changes a handler in one step.
+    /// Changes a handler in one step. What is left of an archived one's deliveries becomes dead letters.
     pub fn set_handler(&self, name: &str, change: impl FnOnce(&mut Handler)) -> Result<Handler, EventError> {
         let names = self.event_names()?;
         let listener = Listener { kind: ListenerKind::Handler, name: name.to_owned() };
@@ -269,7 +294,11 @@ impl Host {
         let allowed = self.options.handlers.allowed_hosts.as_deref();
         let changed = self.shared.registry.set_handler(name, |mut handler| -> Result<Handler, EventError> {
             let was = handler.mode;
+            let task = handler.task.clone();
             change(&mut handler);
+            // One that was allowed once can still be changed, and switched off.
+            let is_checked = handler.task != task || handler.status == HandlerStatus::Enabled;
+            let allowed = allowed.filter(|_| is_checked);
             if was == Mode::After && handler.mode == Mode::Before && deliveries > 0 {
                 return Err(EventError::HandlerInUse { name: name.to_owned(), deliveries });
             }
@@ -281,6 +310,9 @@ impl Host {
         })?;
         let handler = changed.ok_or_else(|| EventError::NoHandler { name: name.to_owned() })??;
         self.refresh()?;
+        if handler.status == HandlerStatus::Archived {
+            self.shared.ledger.give_up(&listener, "the handler was archived")?;
+        }
         Ok(handler)
     }
 
@@ -432,7 +464,12 @@ impl Host {
         }
         let (delivery, event) = self.shared.ledger.show(number)?.ok_or_else(none)?;
         let filter = ExecutionFilter { delivery: Some(number), after: Some(0), ..ExecutionFilter::default() };
-        Ok((delivery, event, self.executions(&filter)?))
+        // The log is no reason to hide what the ledger has.
+        let executions = self.executions(&filter).unwrap_or_else(|error| {
+            tracing::warn!("attempts can't be shown: {error}");
+            Vec::new()
+        });
+        Ok((delivery, event, executions))
     }
 
     /// Whether anything is left to deliver to listeners that take anything now; and which have something left and take nothing,
@@ -453,6 +490,16 @@ impl Host {
 
     /// Lets a dead or discarded delivery run again, with all its attempts. Its idempotency key stays.
     pub fn redrive(&self, number: i64) -> Result<(), EventError> {
+        if self.shared.ledger.exists()
+            && let Some((delivery, _)) = self.shared.ledger.show(number)?
+        {
+            self.refresh()?;
+            let listener = Listener { kind: delivery.kind, name: delivery.listener };
+            if takes(&self.shared.dispatcher, &listener).is_none() {
+                let problem = "its listener is gone, or listens no more; bring it back first";
+                return Err(EventError::Delivery { number, status: delivery.status.name(), problem });
+            }
+        }
         let redriven = self.shared.ledger.exists().then(|| self.shared.ledger.redrive(number)).transpose()?.flatten();
         self.changed(number, redriven, "only dead and discarded ones are redriven")?;
         self.wake_deliveries();
@@ -498,6 +545,9 @@ impl Host {
         Ok(self.shared.log.dropped()?)
     }
 }
+
+/// Descriptions of events are no longer.
+const LONGEST_DESCRIPTION: usize = 500;
 
 /// Whether data are the empty object.
 fn is_empty(data: &str) -> bool {

@@ -33,7 +33,7 @@ use crate::{
 
 /// Why the ledger can't be read or written.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("the ledger failed: {0}")]
+#[error("the ledger (ledger.db in the home) failed: {0}")]
 pub struct LedgerError(Arc<DatabaseError>);
 
 impl From<DatabaseError> for LedgerError {

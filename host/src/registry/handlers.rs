@@ -97,6 +97,11 @@ impl Registry {
         })
     }
 
+    /// Removes an event of the operator's. Answers whether there was one.
+    pub(crate) fn remove_event(&self, name: &str) -> Result<bool, RegistryError> {
+        self.change(|transaction| Ok(transaction.execute("DELETE FROM event WHERE name = ?1", [name])? > 0))
+    }
+
     /// Gives a plugin its place among the listeners of an event.
     pub(crate) fn set_priority(&self, id: &str, priority: u32) -> Result<bool, RegistryError> {
         self.change(|transaction| {

@@ -215,6 +215,9 @@ pub(crate) fn become_script(host: u32, words: &[std::ffi::OsString]) -> io::Resu
     let Some((path, arguments)) = words.split_first() else { return Err(io::Error::other("no script")) };
     let error = Command::new(path).args(arguments).exec();
     // The place where the script's own errors go; the host tells by the mark whose it is.
-    let _ = writeln!(io::stderr(), "{MARK}{} can't be run: {error}", path.display());
+    let is_there = error.kind() == io::ErrorKind::NotFound && std::path::Path::new(path).exists();
+    let problem =
+        if is_there { "the interpreter that its first line names is not there".to_owned() } else { error.to_string() };
+    let _ = writeln!(io::stderr(), "{MARK}{} can't be run: {problem}", path.display());
     std::process::exit(NOT_STARTED);
 }

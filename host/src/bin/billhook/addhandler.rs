@@ -1,6 +1,6 @@
 //! `billhook addhandler NAME --event EVENT --task TASK`
 
-use billhook::Handler;
+use billhook::{Handler, HandlerStatus};
 
 use crate::{
     Global,
@@ -29,9 +29,16 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> anyhow::Result<()> {
     let mut handler = Handler::new(&arguments.name, &arguments.event, task(&arguments.task, &arguments.arguments));
     arguments.options.apply(&mut handler, arguments.options.secret()?);
+    arguments.options.check(&handler, &arguments.arguments)?;
     let handler = global.new_host()?.add_handler(&handler)?;
     if let Some(warning) = warning(&handler.task) {
         output.note("warning", &warning);
     }
-    output.answer(&handler, |handler| format!("{} is called {} {}", handler.name, handler.mode, handler.event))
+    output.answer(&handler, |handler| {
+        let Handler { name, mode, event, status, .. } = handler;
+        match status {
+            HandlerStatus::Enabled => format!("{name} is called {mode} {event}"),
+            status => format!("{name} is added, {status}: enabled, it is called {mode} {event}"),
+        }
+    })
 }

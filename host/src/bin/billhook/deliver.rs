@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use billhook::{ExecutionFilter, Host};
+use billhook::{DeliveryFilter, DeliveryStatus, EventError, ExecutionFilter, Host};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::{Global, log, output::Output};
@@ -31,9 +31,12 @@ pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> an
     let host = global.host()?;
     let is_asked_to_end = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
+        // The second time, at once: what is under way then is attempted again.
+        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&is_asked_to_end))
+            .context("signals can't be watched")?;
         signal_hook::flag::register(signal, Arc::clone(&is_asked_to_end)).context("signals can't be watched")?;
     }
-    let newest = host.executions(&ExecutionFilter { limit: 1, ..ExecutionFilter::default() })?;
+    let newest = host.executions(&ExecutionFilter { limit: 1, ..ExecutionFilter::default() }).unwrap_or_default();
     let mut after = newest.first().map_or(0, |execution| execution.id);
     host.start_deliveries()?;
     output.note("note", "delivering; Ctrl-C ends it");
@@ -50,13 +53,31 @@ pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> an
             break;
         }
     }
+    if is_asked_to_end.load(Ordering::Relaxed) {
+        output.note("note", "ending after the calls that are under way; Ctrl-C again ends at once");
+    }
     host.stop_deliveries(LAST_WAIT);
-    show(&host, &mut after, output)
+    show(&host, &mut after, output)?;
+    let dead = DeliveryFilter { status: Some(DeliveryStatus::Dead), limit: 1_000, ..DeliveryFilter::default() };
+    let dead = host.deliveries(&dead)?.len();
+    if dead > 0 {
+        let more = if dead == 1_000 { " or more" } else { "" };
+        output.note("note", &format!("{dead}{more} dead letters are in the ledger: listdeliveries --status dead"));
+    }
+    Ok(())
 }
 
 /// Prints what was delivered since, one a line.
 fn show(host: &Host, after: &mut i64, output: &Output) -> anyhow::Result<()> {
-    let executions = host.executions(&ExecutionFilter { after: Some(*after), ..ExecutionFilter::default() })?;
+    let executions = match host.executions(&ExecutionFilter { after: Some(*after), ..ExecutionFilter::default() }) {
+        Ok(executions) => executions,
+        // Events are delivered without it.
+        Err(EventError::Log(error)) => {
+            tracing::warn!("what is delivered can't be shown: {error}");
+            return Ok(());
+        }
+        Err(error) => return Err(error.into()),
+    };
     for execution in &executions {
         *after = execution.id;
         if execution.delivery.is_some() {

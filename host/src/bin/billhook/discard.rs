@@ -14,6 +14,10 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> anyhow::Result<()> {
     let host = global.host()?;
     let (numbers, failure) = each(&arguments.numbers, |number| host.discard(number));
+    if let Some(error) = failure.as_ref().filter(|_| numbers.is_empty()) {
+        tracing::debug!("nothing was changed: {error}");
+        return failure.map_or(Ok(()), |error| Err(error.into()));
+    }
     output.answer(&json!({ "discarded": numbers }), |_| {
         let count = numbers.len();
         format!("{count} deliver{} will not be attempted again", if count == 1 { "y" } else { "ies" })

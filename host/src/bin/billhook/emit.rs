@@ -42,6 +42,10 @@ pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> an
     if let Some(path) = &arguments.data {
         let data = Json::new(read_text(path)?).with_context(|| format!("{} is no JSON", path.display()))?;
         event.object_id = data.pointer::<ObjectId>("/id").ok().flatten();
+        if event.object_id.is_none() && arguments.object.is_none() {
+            output
+                .note("note", "the data have no \"id\" that is a whole number or a text: the event is about no object");
+        }
         event.data = data;
     }
     if let Some(object) = &arguments.object {
@@ -52,6 +56,10 @@ pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> an
     let host = global.host()?;
     event.data = host.before(&event)?;
     let emitted = host.emit(&event)?;
+    // At once: whatever comes between now and the end, the event is recorded.
+    if !output.is_json() {
+        output.text(&format!("emitted {}", emitted.id))?;
+    }
     if !arguments.no_wait && !emitted.deliveries.is_empty() {
         host.start_deliveries()?;
         wait(&host, &emitted.id, Duration::from_millis(arguments.timeout))?;
@@ -61,7 +69,8 @@ pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> an
     let all = deliveries(&host, &emitted.id)?;
     let shown = all.iter().map(|delivery| Ok(host.delivery(delivery.number)?.0));
     let answer = Answer { deliveries: shown.collect::<anyhow::Result<_>>()?, id: emitted.id };
-    output.answer(&answer, |answer| text(answer, arguments.no_wait))
+    let (_, waiting) = host.deliveries_left()?;
+    output.answer(&answer, |answer| text(answer, arguments.no_wait, &waiting))
 }
 
 fn deliveries(host: &Host, id: &str) -> anyhow::Result<Vec<Delivery>> {
@@ -98,24 +107,26 @@ fn wait(host: &Host, id: &str, limit: Duration) -> anyhow::Result<()> {
     }
 }
 
-fn text(answer: &Answer, left_to_others: bool) -> String {
-    let mut lines = vec![format!("emitted {}", answer.id)];
+fn text(answer: &Answer, left_to_others: bool, waiting: &[String]) -> String {
+    let mut lines = Vec::new();
     for delivery in &answer.deliveries {
         let Delivery { number, listener, status, attempts, problem, .. } = delivery;
         let outcome = match (problem, attempts, status) {
             (Some(problem), _, DeliveryStatus::Dead) => format!("dead: {problem}"),
-            (Some(problem), ..) => format!("failed, and is tried again: {problem}"),
+            (Some(problem), ..) => format!("failed, and is tried again by a running host: {problem}"),
+            (None, _, DeliveryStatus::Running) => "cut off here, and attempted again by a running host".to_owned(),
             (None, 0, DeliveryStatus::Waiting) if left_to_others => "waits for a running host".to_owned(),
             (None, 0, DeliveryStatus::Waiting) => match delivery.waits_for {
                 Some(earlier) => format!("waits for delivery {earlier}, of the same object"),
-                None => "waits: the listener takes nothing now".to_owned(),
+                None if waiting.contains(listener) => "waits: the listener takes nothing now".to_owned(),
+                None => "not attempted yet, and left to a running host".to_owned(),
             },
             _ => status.name().to_owned(),
         };
         lines.push(format!("delivery {number} to {} {listener}: {outcome}", delivery.kind.name()));
     }
     if answer.deliveries.is_empty() {
-        lines.push("nobody listens".to_owned());
+        lines.push("nobody listens to it now".to_owned());
     }
     lines.join("\n")
 }

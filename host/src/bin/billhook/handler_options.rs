@@ -117,6 +117,21 @@ impl HandlerOptions {
         numbers && others && first_pause.is_none() && longest_pause.is_none() && self.env.is_empty()
     }
 
+    /// Refuses what would be of no effect.
+    pub(crate) fn check(&self, handler: &Handler, arguments: &[String]) -> anyhow::Result<()> {
+        let is_retry = self.attempts.is_some() || self.first_pause.is_some() || self.longest_pause.is_some();
+        if is_retry && handler.mode == Mode::Before {
+            anyhow::bail!("a before handler is asked once: --attempts and pauses are for handlers after the event");
+        }
+        if self.on_failure.is_some() && handler.mode == Mode::After {
+            anyhow::bail!("--on-failure is for handlers before the event; after it, a delivery is attempted again");
+        }
+        if !arguments.is_empty() && matches!(handler.task, Task::Http(_)) {
+            anyhow::bail!("--arg is for scripts; put what an address needs into the address");
+        }
+        Ok(())
+    }
+
     /// Sets what was given.
     pub(crate) fn apply(&self, handler: &mut Handler, secret: Option<String>) {
         if let Some(mode) = self.mode {

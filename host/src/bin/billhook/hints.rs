@@ -14,6 +14,12 @@ pub(crate) fn event_hint(error: &EventError) -> Option<String> {
         }
         EventError::NoDelivery { .. } => "listdeliveries shows them".to_owned(),
         EventError::Forbidden(_) => "nothing was recorded; log shows what the handler answered".to_owned(),
+        EventError::EventInUse { name, .. } => format!("listhandlers --event {name} shows them"),
+        EventError::Ledger(_) => {
+            "if the file is damaged, stop all hosts, keep a copy, and move it away: what it had to deliver is lost then"
+                .to_owned()
+        }
+        EventError::Log(_) => "if the file is damaged, move it away: events are delivered without it".to_owned(),
         EventError::Host(error) => return hint(error),
         _ => return None,
     })

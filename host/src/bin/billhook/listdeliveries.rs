@@ -5,6 +5,7 @@ use clap::ValueEnum;
 
 use crate::{
     Global,
+    log::unheard,
     output::{Output, rows},
 };
 
@@ -53,6 +54,9 @@ pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> an
         ..DeliveryFilter::default()
     };
     let deliveries = host.deliveries(&filter)?;
+    if let Some(listener) = arguments.listener.as_deref().filter(|_| deliveries.is_empty()) {
+        output.note("note", &unheard(&host, listener)?);
+    }
     let terminal = output.is_terminal();
     if terminal && deliveries.is_empty() {
         return output.text("there is no such delivery");

@@ -2,7 +2,7 @@
 
 use std::{thread, time::Duration};
 
-use billhook::{Execution, ExecutionFilter, ExecutionStatus};
+use billhook::{Execution, ExecutionFilter, ExecutionStatus, Host};
 use clap::ValueEnum;
 
 use crate::{
@@ -75,6 +75,9 @@ pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> an
     if dropped > 0 {
         output.warning(&format!("{dropped} calls are not in the log: there were too many at once"));
     }
+    if let Some(listener) = arguments.listener.as_deref().filter(|_| executions.is_empty()) {
+        output.note("note", &unheard(&host, listener)?);
+    }
     if !arguments.follow {
         let terminal = output.is_terminal();
         return output.answer(&executions, |executions| {
@@ -93,6 +96,16 @@ pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> an
         thread::sleep(LOOK);
         executions = host.executions(&ExecutionFilter { after: Some(after), limit: 0, ..filter.clone() })?;
     }
+}
+
+/// Why there may be nothing of a listener.
+pub(crate) fn unheard(host: &Host, listener: &str) -> anyhow::Result<String> {
+    let is_known = host.handler(listener).is_ok() || host.list()?.iter().any(|plugin| plugin.id == listener);
+    Ok(if is_known {
+        format!("there is nothing of {listener} like that")
+    } else {
+        format!("no handler and no plugin is called {listener:?}; listhandlers and listplugins show what there is")
+    })
 }
 
 fn cells(execution: &Execution) -> Vec<String> {

@@ -28,6 +28,7 @@ mod progress;
 mod quickstart;
 mod reconcile;
 mod redrive;
+mod removeevent;
 mod removehandler;
 mod removeplugin;
 mod sethandler;
@@ -135,6 +136,9 @@ enum Verb {
     /// Add an event of your own
     #[command(name = "addevent")]
     AddEvent(addevent::Arguments),
+    /// Remove an event of your own
+    #[command(name = "removeevent")]
+    RemoveEvent(removeevent::Arguments),
     /// Show what happens at an event: who is called, in which order
     Explain(explain::Arguments),
     /// Tell that an event happened: ask its before handlers, record it, and deliver it to its after listeners
@@ -164,6 +168,9 @@ enum Verb {
 
 fn main() -> ExitCode {
     billhook::run_child_process();
+    // A file that may not grow is an error of writing to it, and not the end of the process.
+    #[cfg(unix)]
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, std::sync::Arc::default());
     let command = Command::parse();
     start_log(command.global.verbose);
     let output = Output::new(command.global.json);
@@ -199,6 +206,7 @@ fn run(verb: Verb, global: &Global, output: &Output) -> anyhow::Result<()> {
         Verb::RemoveHandler(arguments) => removehandler::run(&arguments, global, output),
         Verb::ListEvents => listevents::run(global, output),
         Verb::AddEvent(arguments) => addevent::run(&arguments, global, output),
+        Verb::RemoveEvent(arguments) => removeevent::run(&arguments, global, output),
         Verb::Explain(arguments) => explain::run(&arguments, global, output),
         Verb::Emit(arguments) => emit::run(&arguments, global, output),
         Verb::Deliver(arguments) => deliver::run(&arguments, global, output),
@@ -250,8 +258,12 @@ impl Global {
     /// Opens the home, which has to be there.
     fn host(&self) -> anyhow::Result<Host> {
         let home = self.home()?;
-        let none =
-            || format!("there is no home at {}; loadplugin makes one, and --home DIR names another", home.display());
+        let none = || {
+            format!(
+                "there is no home at {}; loadplugin or addhandler makes one, and --home DIR names another",
+                home.display()
+            )
+        };
         self.existing_host()?.with_context(none)
     }
 }

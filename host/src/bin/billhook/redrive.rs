@@ -28,6 +28,10 @@ pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> an
         numbers = host.deliveries(&filter)?.iter().rev().map(|delivery| delivery.number).collect();
     }
     let (numbers, failure) = each(&numbers, |number| host.redrive(number));
+    if let Some(error) = failure.as_ref().filter(|_| numbers.is_empty()) {
+        tracing::debug!("nothing was changed: {error}");
+        return failure.map_or(Ok(()), |error| Err(error.into()));
+    }
     output.answer(&json!({ "redriven": numbers }), |_| {
         let count = numbers.len();
         format!("{count} deliver{} will be attempted again, by a running host", if count == 1 { "y" } else { "ies" })

@@ -1,5 +1,7 @@
 //! `billhook sethandler NAME --status STATUS …`
 
+use billhook::Handler;
+
 use crate::{
     Global,
     handler_options::{HandlerOptions, task, warning},
@@ -36,7 +38,8 @@ pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> an
         anyhow::bail!("nothing is to be changed; sethandler --help shows what can be");
     }
     let secret = options.secret()?;
-    let handler = global.host()?.set_handler(name, |handler| {
+    let host = global.host()?;
+    let set = |handler: &mut Handler, secret: Option<String>| {
         if let Some(event) = event {
             handler.event.clone_from(event);
         }
@@ -50,7 +53,11 @@ pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> an
             handler.environment.clear();
         }
         options.apply(handler, secret);
-    })?;
+    };
+    let mut changed = host.handler(name)?;
+    set(&mut changed, None);
+    options.check(&changed, words)?;
+    let handler = host.set_handler(name, |handler| set(handler, secret))?;
     if let Some(warning) = warning(&handler.task).filter(|_| new_task.is_some()) {
         output.note("warning", &warning);
     }
