@@ -37,6 +37,7 @@ mod dispatch;
 mod events;
 mod executions;
 mod host;
+mod http_client;
 mod ledger;
 mod lifecycle;
 pub mod package;

@@ -14,7 +14,6 @@ use serde_json::Value;
 use ureq::{
     Agent, Body,
     http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri},
-    tls::{RootCerts, TlsConfig},
 };
 
 use super::{
@@ -24,6 +23,7 @@ use super::{
     },
     refresh::exact,
 };
+use crate::http_client;
 
 /// How the usage API is reached. In TOML or JSON the fields have the names that they have here.
 ///
@@ -161,13 +161,7 @@ impl HttpUsageApi {
                 tracing::warn!("the credentials of the usage API go over plain http");
             }
         }
-        let agent = Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .proxy(None)
-            .user_agent(concat!("billhook/", env!("CARGO_PKG_VERSION")))
-            .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build())
+        let agent = http_client::agent()
             .timeout_connect(Some(Duration::from_millis(settings.connect_timeout_ms)))
             .timeout_global(Some(Duration::from_millis(settings.timeout_ms)))
             .build()

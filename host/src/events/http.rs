@@ -11,13 +11,13 @@ use sha2::Sha256;
 use ureq::{
     Agent, Body as ResponseBody,
     http::{HeaderMap, Request, Response, Uri, header},
-    tls::{RootCerts, TlsConfig},
 };
 
 use super::{
     answer::{Answer, Body, Called, LARGEST_ANSWER, response},
     handler::{Mode, host_of, is_allowed},
 };
+use crate::http_client;
 
 /// What is posted.
 pub(super) struct Post<'a> {
@@ -45,17 +45,8 @@ const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(86_400);
 
 impl Client {
     pub(super) fn new(allowed_hosts: Option<Vec<String>>) -> Self {
-        let agent = Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .proxy(None)
-            .user_agent(concat!("billhook/", env!("CARGO_PKG_VERSION")))
-            .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build())
-            .max_idle_connections(256)
-            .max_idle_connections_per_host(16)
-            .build()
-            .new_agent();
+        let agent =
+            http_client::agent().max_idle_connections(256).max_idle_connections_per_host(16).build().new_agent();
         Client { agent, allowed_hosts }
     }
 

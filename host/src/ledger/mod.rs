@@ -4,18 +4,13 @@
 //! until it is done, dead or discarded. Deliveries of the same listener and object run in the order of their events: only the
 //! first that is left *may run*, the others wait for it. A host takes deliveries under a lease, and settles many at once.
 
+mod record;
 mod schema;
 mod work;
 
 use std::{
-    collections::VecDeque,
-    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::{self, Thread},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -23,12 +18,13 @@ use billhook_plugin_api::data::{Event, ObjectId};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use serde::Serialize;
 
+use record::Queue;
+pub(crate) use record::Record;
 pub(crate) use work::{Held, Settled, Verdict};
 
 use crate::{
-    crash_point,
     database::{DatabaseError, Durability, now_ms, steady_ms},
-    events::{Listener, ListenerKind, NewEvent},
+    events::{Listener, ListenerKind},
 };
 
 /// Why the ledger can't be read or written.
@@ -146,13 +142,6 @@ pub struct Emitted {
     pub is_repeated: bool,
 }
 
-/// An event that is to be recorded, and whom it is for.
-#[derive(Debug, Clone)]
-pub(crate) struct Record {
-    pub(crate) event: NewEvent,
-    pub(crate) listeners: Vec<Listener>,
-}
-
 /// The ledger of a home. Opened when it is first needed.
 pub(crate) struct Ledger {
     path: PathBuf,
@@ -160,15 +149,6 @@ pub(crate) struct Ledger {
     opening: Mutex<()>,
     /// Events that wait to be recorded.
     queue: Mutex<Queue>,
-}
-
-#[derive(Default)]
-struct Queue {
-    jobs: VecDeque<Arc<Job>>,
-    /// Somebody records what is here, or was told to.
-    is_led: bool,
-    /// How many were recorded together last.
-    told: usize,
 }
 
 struct Open {
@@ -186,18 +166,6 @@ struct Writer {
     /// What it commits survives the end of the process: for who holds what, which means nothing after the end of the machine.
     quick: Connection,
 }
-
-/// Events that one caller waits for.
-struct Job {
-    records: Vec<Record>,
-    done: OnceLock<Result<Vec<Emitted>, LedgerError>>,
-    /// Whether the caller is to record what waits.
-    leads: AtomicBool,
-    thread: Thread,
-}
-
-/// As many events are recorded in one transaction at most.
-const LARGEST_BATCH: usize = 256;
 
 impl Ledger {
     pub(crate) fn new(home: &Path) -> Self {
@@ -236,73 +204,6 @@ impl Ledger {
 
     fn searcher(&self) -> Result<MutexGuard<'_, Connection>, LedgerError> {
         Ok(self.open()?.searcher.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Records events, and a delivery for each of their listeners. Durable on return.
-    ///
-    /// Callers that come while another's transaction is being made durable share the next one: the first of them writes it, and
-    /// the others sleep until it is done.
-    pub(crate) fn emit(&self, records: Vec<Record>) -> Result<Vec<Emitted>, LedgerError> {
-        let thread = thread::current();
-        let job = Arc::new(Job { records, done: OnceLock::new(), leads: AtomicBool::new(false), thread });
-        {
-            let mut queue = self.queue();
-            queue.jobs.push_back(Arc::clone(&job));
-            if !queue.is_led {
-                queue.is_led = true;
-                job.leads.store(true, Ordering::Relaxed);
-            }
-        }
-        loop {
-            if let Some(done) = job.done.get() {
-                return done.clone();
-            }
-            if job.leads.load(Ordering::Acquire) {
-                self.lead();
-            } else {
-                thread::park();
-            }
-        }
-    }
-
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Records what waits, the caller's own with it, and hands on to the first who came meanwhile.
-    fn lead(&self) {
-        // Those who were told last may have more to record: they get a turn, so that they needn't wait for a whole transaction.
-        let told = self.queue().told;
-        for _ in 1..told.min(8) {
-            thread::yield_now();
-        }
-        let batch: Vec<Arc<Job>> = {
-            let mut queue = self.queue();
-            let count = queue.jobs.len().min(LARGEST_BATCH);
-            queue.told = count;
-            queue.jobs.drain(..count).collect()
-        };
-        let recorded = catch_unwind(AssertUnwindSafe(|| match self.writer() {
-            Ok(mut writer) => record_batch(&mut writer.durable, &batch),
-            Err(error) => Err(error),
-        }));
-        // Nobody may wait for ever because of a fault here.
-        let recorded = recorded.unwrap_or_else(|_| Err(rusqlite::Error::InvalidQuery.into()));
-        match recorded {
-            Ok(all) => batch.iter().zip(all).for_each(|(job, emitted)| drop(job.done.set(Ok(emitted)))),
-            Err(error) => batch.iter().for_each(|job| drop(job.done.set(Err(error.clone())))),
-        }
-        {
-            let mut queue = self.queue();
-            match queue.jobs.front() {
-                Some(next) => {
-                    next.leads.store(true, Ordering::Release);
-                    next.thread.unpark();
-                }
-                None => queue.is_led = false,
-            }
-        }
-        batch.iter().for_each(|job| job.thread.unpark());
     }
 
     /// The event of a delivery, as the listener gets it at an attempt.
@@ -593,58 +494,4 @@ fn delivery(row: &Row<'_>, now: i64) -> rusqlite::Result<Delivery> {
         waits_for: None,
         problem: row.get(10)?,
     })
-}
-
-/// Records what several callers wait for in one transaction.
-fn record_batch(connection: &mut Connection, batch: &[Arc<Job>]) -> Result<Vec<Vec<Emitted>>, LedgerError> {
-    let now = now_ms();
-    let transaction = schema::begin(connection)?;
-    let mut all = Vec::with_capacity(batch.len());
-    for job in batch {
-        let emitted: Result<Vec<Emitted>, LedgerError> =
-            job.records.iter().map(|record| insert(&transaction, record, now)).collect();
-        all.push(emitted?);
-    }
-    crash_point::reached("before ledger commit");
-    transaction.commit()?;
-    crash_point::reached("after ledger commit");
-    Ok(all)
-}
-
-fn insert(transaction: &Transaction<'_>, record: &Record, now: i64) -> Result<Emitted, LedgerError> {
-    let Record { event, listeners } = record;
-    let object_id = event.object_id.as_ref().and_then(|id| serde_json::to_string(id).ok());
-    let inserted = transaction
-        .prepare_cached(
-            "INSERT INTO event (id, name, object_id, date, data, recorded, unheard) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
-             ON CONFLICT (id) DO NOTHING",
-        )?
-        .execute(params![
-            event.id,
-            event.name,
-            object_id,
-            event.date.as_str(),
-            event.data.as_str(),
-            now,
-            listeners.is_empty()
-        ])?;
-    if inserted == 0 {
-        let mut statement = transaction.prepare_cached(
-            "SELECT d.number FROM delivery d JOIN event e ON e.number = d.event WHERE e.id = ?1 ORDER BY d.number",
-        )?;
-        let deliveries = statement.query_map([&event.id], |row| row.get(0))?.collect::<Result<_, _>>()?;
-        return Ok(Emitted { id: event.id.clone(), deliveries, is_repeated: true });
-    }
-    let number = transaction.last_insert_rowid();
-    let object = event.object_id.as_ref().map(ObjectId::as_str);
-    let mut deliveries = Vec::with_capacity(listeners.len());
-    let mut statement = transaction.prepare_cached(
-        "INSERT INTO delivery (event, kind, listener, object, due, state) VALUES (?1, ?2, ?3, ?4, ?5,
-         ?4 IS NOT NULL AND EXISTS (SELECT 1 FROM delivery WHERE state < 2 AND kind = ?2 AND listener = ?3 AND object = ?4))",
-    )?;
-    for listener in listeners {
-        statement.execute(params![number, listener.kind.name(), listener.name, object, now])?;
-        deliveries.push(transaction.last_insert_rowid());
-    }
-    Ok(Emitted { id: event.id.clone(), deliveries, is_repeated: false })
 }
