@@ -81,7 +81,7 @@ fn deliveries(host: &Host, id: &str) -> anyhow::Result<Vec<Delivery>> {
 
 /// Nothing is waited for when nothing happened for so long: a listener may take nothing now, or an earlier delivery of the same
 /// object waits for its next attempt.
-const QUIET: Duration = Duration::from_secs(2);
+const QUIET: Duration = Duration::from_secs(5);
 
 /// Waits until each delivery was attempted.
 fn wait(host: &Host, id: &str, limit: Duration) -> anyhow::Result<()> {

@@ -260,7 +260,7 @@ impl Global {
         let home = self.home()?;
         let none = || {
             format!(
-                "there is no home at {}; loadplugin or addhandler makes one, and --home DIR names another",
+                "there is no home at {}; loadplugin makes one, as addhandler does, and --home DIR names another",
                 home.display()
             )
         };
