@@ -421,3 +421,36 @@ fn files_of_hosts_that_held_nothing_are_cleared_away() {
     host.stop_deliveries(Duration::from_secs(60));
     assert_eq!(files(), 0);
 }
+
+#[test]
+fn what_a_host_holds_that_hangs_is_delivered_by_another_when_its_lease_ran_out_and_not_twice_when_it_goes_on() {
+    let home = Home::new();
+    // One host is told nothing, however long it waits; what comes later is answered.
+    let turn = std::sync::atomic::AtomicUsize::new(0);
+    let server = HandlerServer::start(move |_| {
+        if turn.fetch_add(1, std::sync::atomic::Ordering::Relaxed) < 4 { Reply::Hang } else { Reply::ok() }
+    });
+    let host = home.host();
+    let mut handler = http("a", "clients.create", &server);
+    handler.deadline_ms = 300_000;
+    host.add_handler(&handler).expect("added");
+    for object in 0..6 {
+        host.emit(&event("clients.create", object, &json!({}))).expect("recorded");
+    }
+    let mut other = home.command(&["deliver"]).stdout(std::process::Stdio::null()).spawn().expect("started");
+    let signal =
+        |signal| rustix::process::kill_process(rustix::process::Pid::from_child(&other), signal).expect("there");
+    wait_for("it to hold everything, and to wait for four answers", || server.calls().len() == 4);
+    signal(rustix::process::Signal::STOP);
+    let stopped = std::time::Instant::now();
+    host.start_deliveries().expect("started");
+    assert!(settled(&host).iter().all(|delivery| delivery.status == DeliveryStatus::Done));
+    assert!(stopped.elapsed() > Duration::from_secs(20), "not before the lease ran out: it might only have been slow");
+    assert_eq!(server.calls().len(), 4 + 6);
+    signal(rustix::process::Signal::CONT);
+    thread::sleep(Duration::from_secs(2));
+    assert_eq!(server.calls().len(), 4 + 6, "what it still had it gives up");
+    assert!(deliveries(&host).iter().all(|delivery| delivery.status == DeliveryStatus::Done && delivery.attempts == 1));
+    other.kill().expect("killed");
+    other.wait().expect("ended");
+}
