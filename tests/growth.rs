@@ -18,7 +18,7 @@ use crate::{
 
 /// What the next minor version adds: file, what to look for, what to put in its place.
 const ADDITIONS: [(&str, &str, &str); 17] = [
-    ("plugin-api/Cargo.toml", "version = \"1.1.0\"", "version = \"1.2.0\""),
+    ("plugin-api/Cargo.toml", "version = \"1.2.0\"", "version = \"1.3.0\""),
     (
         "plugin-api/src/hook.rs",
         "    /// Which units the plugin",
@@ -31,8 +31,8 @@ const ADDITIONS: [(&str, &str, &str); 17] = [
     ),
     (
         "plugin-api/src/abi/types.rs",
-        "    pub on_event: Option<EventHook>,",
-        "    pub on_event: Option<EventHook>,\n    pub on_product_renewal: Option<OrderHook>,",
+        "    pub addon_single_sign_on: Option<AddonSignOnHook>,",
+        "    pub addon_single_sign_on: Option<AddonSignOnHook>,\n    pub on_product_renewal: Option<OrderHook>,",
     ),
     (
         "plugin-api/src/abi/types.rs",
@@ -46,8 +46,8 @@ const ADDITIONS: [(&str, &str, &str); 17] = [
     ),
     (
         "plugin-api/src/abi/glue.rs",
-        "    get_usage_specs: BareHook()",
-        "    on_product_renewal: OrderHook(asset: AssetInCall => asset exclusive,\n        contract: ContractHandle => contract shared, order: OrderHandle => order shared);\n    get_usage_specs: BareHook()",
+        "    Plugin get_usage_specs = get_usage_specs: BareHook()",
+        "    Plugin on_product_renewal = on_product_renewal: OrderHook(asset: AssetInCall => asset exclusive,\n        contract: ContractHandle => contract shared, order: OrderHandle => order shared);\n    Plugin get_usage_specs = get_usage_specs: BareHook()",
     ),
     (
         "plugin-api/src/abi/module.rs",
@@ -173,7 +173,7 @@ fn build_next(folder: &Path) {
     replace("Cargo.toml", members, new_members);
     replace("Cargo.toml", "path = \"plugin-api\"", "path = \"next/plugin-api\"");
     replace("Cargo.toml", "path = \"plugin-api/macros\"", "path = \"next/plugin-api/macros\"");
-    replace("Cargo.toml", "billhook-plugin-api = { version = \"1.1.0\"", "billhook-plugin-api = { version = \"1.2.0\"");
+    replace("Cargo.toml", "billhook-plugin-api = { version = \"1.2.0\"", "billhook-plugin-api = { version = \"1.3.0\"");
     fs::create_dir_all(folder.join("new-plugin/src")).expect("made");
     fs::write(
         folder.join("new-plugin/Cargo.toml"),
@@ -244,7 +244,7 @@ fn plugins_and_hosts_of_different_minor_versions_work_together() {
     let new_in_old = Host::of(present);
     let warned = new_in_old.load("libnew_plugin.so");
     assert!(warned.contains("implements on_product_renewal, which this host doesn't have and never calls"), "{warned}");
-    assert!(warned.contains("built with API 1.2.0"), "{warned}");
+    assert!(warned.contains("built with API 1.3.0"), "{warned}");
     let answer = new_in_old.call("on_product_acquisition", &objects).succeeded().json();
     assert_eq!(answer["changes"]["meta_info"], "no language");
 }

@@ -7,6 +7,7 @@ mod events;
 mod home;
 mod hooks;
 mod install;
+mod provisioning;
 
 use std::{
     fmt,

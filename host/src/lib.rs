@@ -40,7 +40,9 @@ mod host;
 mod http_client;
 mod ledger;
 mod lifecycle;
+mod locks;
 pub mod package;
+mod provisioning;
 mod registry;
 mod runtime;
 
@@ -66,8 +68,10 @@ pub use lifecycle::{
     AroundError, AssetOutcome, BeginError, BegunOffering, BegunProductSpec, BegunValidation, BundleError, Catalogue,
     CatalogueError, ChangedAsset, Done, NoBundles, ProductSpecValidation,
 };
+pub use provisioning::{CreatedResource, ProvisioningError, SignOnRequest, SignedOn};
 pub use registry::{
-    InstalledVersion, PendingSpec, PluginDetails, PluginSummary, RegistryError, Status, UsageSpecState,
+    InstalledVersion, PendingSpec, PluginDetails, PluginSummary, RegistryError, Resource, ResourceFilter, Scope, Status,
+    Token, UsageSpecState,
 };
 pub use runtime::{
     ChildProgram, Confinement, HookAnswer, HookObjects, HookSettings, Isolation, RuntimeSettings, Stage, TrialError,

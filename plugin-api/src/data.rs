@@ -25,6 +25,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Decimal, Json, Timestamp};
 
+mod addon;
+
+pub use addon::{AddonConfig, AddonRequest, Credentials, Provisioned, SingleSignOn};
+
 /// A user or, in current backends, an organization: who sells or who buys.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -217,6 +221,12 @@ impl std::fmt::Display for ObjectId {
 impl From<&str> for ObjectId {
     fn from(text: &str) -> Self {
         ObjectId { text: text.to_owned(), is_number: false }
+    }
+}
+
+impl From<String> for ObjectId {
+    fn from(text: String) -> Self {
+        ObjectId { text, is_number: false }
     }
 }
 

@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 macro_rules! hooks {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
-        /// A hook of the [`Plugin`](crate::Plugin) trait.
+        /// A hook of the [`Plugin`](crate::Plugin) trait, or of [`AddonProvisioning`](crate::AddonProvisioning).
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[non_exhaustive]
         pub enum Hook { $($(#[$doc])* $variant,)* }
@@ -13,7 +13,7 @@ macro_rules! hooks {
             /// Every hook, in the order of an asset's life; what is about no asset comes last.
             pub const ALL: &'static [Hook] = &[$(Hook::$variant,)*];
 
-            /// The name of the function in the trait.
+            /// The name of the function in the trait; those of an add-on have `addon_` before it.
             pub const fn name(self) -> &'static str {
                 match self { $(Hook::$variant => $name,)* }
             }
@@ -48,6 +48,16 @@ hooks! {
     GetPendingAccounting = "get_pending_accounting",
     /// An event that the plugin listens to; about no asset.
     OnEvent = "on_event",
+    /// A platform's customer added the add-on.
+    AddonCreate = "addon_create",
+    /// A platform's customer chose another plan.
+    AddonUpdate = "addon_update",
+    /// A platform's customer removed the add-on.
+    AddonDelete = "addon_delete",
+    /// What the platform proves itself with.
+    AddonCredentials = "addon_credentials",
+    /// A platform's customer wants to see a resource.
+    AddonSingleSignOn = "addon_single_sign_on",
 }
 
 impl fmt::Display for Hook {

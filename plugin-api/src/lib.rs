@@ -55,6 +55,7 @@
 
 #[doc(hidden)]
 pub mod abi;
+mod addon;
 pub mod data;
 mod error;
 mod hook;
@@ -65,10 +66,11 @@ mod services;
 pub mod testing;
 mod values;
 
+pub use addon::AddonProvisioning;
 pub use error::{ErrorKind, PluginError};
 pub use hook::{Hook, UnknownHook};
 pub use json::Json;
-pub use objects::{Asset, AssetRef, Charge, Contract, Event, Offering, Order, User};
+pub use objects::{AddonRequest, Asset, AssetRef, Charge, Contract, Event, Offering, Order, User};
 pub use plugin::Plugin;
 pub use services::{Log, Services, State};
 pub use values::{Decimal, Timestamp, ValueError};

@@ -401,6 +401,51 @@ impl<'a> Event<'a> {
     }
 }
 
+/// What a platform asks an add-on for.
+#[derive(Clone, Copy)]
+pub struct AddonRequest<'a>(View<'a, AddonRequestHandle>);
+
+impl<'a> AddonRequest<'a> {
+    pub(crate) fn from_view(view: View<'a, AddonRequestHandle>) -> Self {
+        AddonRequest(view)
+    }
+
+    /// The platform's key for this request: the same when it is made again after a time-out.
+    pub fn uuid(&self) -> Option<&'a str> {
+        self.0.text(|table| Some(table.uuid()))
+    }
+
+    /// The platform's id of the resource or its application: `cloudcontrol_id` or `heroku_id`; a number as its digits.
+    pub fn platform_id(&self) -> Option<&'a str> {
+        self.0.text(|table| Some(table.platform_id()))
+    }
+
+    /// The plan that the customer chose.
+    pub fn plan(&self) -> Option<&'a str> {
+        self.0.text(|table| Some(table.plan()))
+    }
+
+    /// Where the customer's application runs.
+    pub fn region(&self) -> Option<&'a str> {
+        self.0.text(|table| Some(table.region()))
+    }
+
+    /// Where the platform can be asked about the resource.
+    pub fn callback_url(&self) -> Option<&'a str> {
+        self.0.text(|table| Some(table.callback_url()))
+    }
+
+    /// What the customer asked for besides.
+    pub fn options(&self) -> Json<'a> {
+        json!(self, options)
+    }
+
+    /// The whole body of the request, with what isn't told above.
+    pub fn body(&self) -> Json<'a> {
+        json!(self, body)
+    }
+}
+
 /// Shows an object by what identifies it; the rest may be large.
 macro_rules! debug {
     ($($name:ident($field:ident);)*) => {$(
@@ -421,4 +466,5 @@ debug! {
     Contract(item_id);
     Order(order_id);
     Event(id);
+    AddonRequest(uuid);
 }

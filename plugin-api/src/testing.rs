@@ -45,7 +45,7 @@ use std::{
 };
 
 use crate::{
-    Asset, Contract, Event, Order, PluginError, Services, User,
+    AddonRequest, Asset, Contract, Event, Order, PluginError, Services, User,
     abi::{
         lend,
         services::{HostServices, SharedServices},
@@ -176,6 +176,11 @@ pub fn with_order<T>(order: &data::Order, hook: impl FnOnce(&Order<'_>) -> T) ->
 /// Lends an event to a hook.
 pub fn with_event<T>(event: &data::Event, hook: impl FnOnce(&Event<'_>) -> T) -> T {
     hook(&lend::event(event))
+}
+
+/// Lends an add-on what a platform asks for.
+pub fn with_addon_request<T>(request: &data::AddonRequest, hook: impl FnOnce(&AddonRequest<'_>) -> T) -> T {
+    hook(&lend::addon_request(request))
 }
 
 /// An asset of a type, provided by `acme`, at `https://acme.example/asset`.

@@ -6,7 +6,6 @@
 
 mod api;
 mod http;
-mod lock;
 mod reconcile;
 mod refresh;
 mod send;

@@ -6,10 +6,12 @@ use super::{
     Accounting, UsageError,
     api::{NewSpecification, SpecificationRef, UsageApi, UsageApiError},
     is_due,
-    lock::Lock,
     retry_after,
 };
-use crate::registry::{SpecRow, UnsentContract, UsageSpecState};
+use crate::{
+    locks::Lock,
+    registry::{SpecRow, UnsentContract, UsageSpecState},
+};
 use serde::Serialize;
 
 /// What bringing the usage API up to date came to.
@@ -213,7 +215,7 @@ impl Accounting {
                 continue;
             }
             // Whoever holds the lock sends it.
-            let lock = Lock::of(&self.locks, &key, Duration::ZERO).map_err(UsageError::Lock)?;
+            let lock = Lock::of(&self.locks, "usage", [&key.order, &key.product], Duration::ZERO).map_err(UsageError::Lock)?;
             let Some(_lock) = lock else {
                 reconciled.unsent += self.registry.unsent_usage(&key)?;
                 reconciled.failure.get_or_insert_with(|| UsageError::Busy(Duration::ZERO).to_string());

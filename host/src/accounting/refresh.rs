@@ -10,10 +10,11 @@ use billhook_plugin_api::{
     data::{Asset, AssetChanges, Contract, Order, UsageRecord, UsageSpec},
 };
 
-use super::{Accounting, UsageApiError, UsageError, lock::Lock, send::Sent};
+use super::{Accounting, UsageApiError, UsageError, send::Sent};
 use crate::{
     dispatch::{Dispatcher, HookError},
     lifecycle::{Catalogue, assets_of_offering},
+    locks::Lock,
     registry::{NewUsage, UsageContract, UsageKey, UsageReport},
     runtime::Borrowed,
 };
@@ -78,7 +79,7 @@ impl Accounting {
         self.api()?;
         let key = key_of(order, contract)?;
         let assets = assets_of_offering(&contract.offering, catalogue)?;
-        let lock = Lock::of(&self.locks, &key, self.patience).map_err(UsageError::Lock)?;
+        let lock = Lock::of(&self.locks, "usage", [&key.order, &key.product], self.patience).map_err(UsageError::Lock)?;
         let _lock = lock.ok_or(UsageError::Busy(self.patience))?;
 
         let is_only = assets.len() == 1;

@@ -133,7 +133,7 @@ impl Dispatcher {
         if table.is_listened_to(hook) {
             return self.call_listened_to(hook, &objects, find);
         }
-        let object = objects.asset.map(|asset| asset.id.as_str());
+        let object = objects.object();
         Ok((self.call_plugin(hook, &table, find, object, &call)?, Vec::new()))
     }
 
@@ -148,7 +148,7 @@ impl Dispatcher {
     ) -> Result<T, HookError> {
         let table = self.table.load();
         if !table.is_listened_to(hook) {
-            let object = objects.asset.map(|asset| asset.id.as_str());
+            let object = objects.object();
             return self.call_plugin(hook, &table, find, object, &call);
         }
         self.call_and_tell(hook, &objects, find)
@@ -207,7 +207,7 @@ impl Dispatcher {
         plugin: &Plugin,
         call: &impl Fn(&Plugin) -> Result<T, CallFailure>,
     ) -> Result<T, HookError> {
-        if !self.records_hooks || hook == Hook::OnEvent {
+        if !self.records_hooks || matches!(hook, Hook::OnEvent | Hook::AddonCredentials) {
             return slot.run(hook, plugin, call);
         }
         let start = Instant::now();
@@ -243,7 +243,7 @@ impl Dispatcher {
         let mut objects = Borrowed::to_owned(*objects);
         let written = |problem: String| HookError::internal(hook, &id, problem);
         let mut event = NewEvent::new(hook.name()).with_data(phases::data_of(&objects).map_err(written)?);
-        event.object_id = objects.asset.as_ref().map(|asset| asset.id.as_str().into());
+        event.object_id = objects.borrowed().object().map(Into::into);
         let mut changes = self.phases.before_hook(hook, &chain, &event, &mut objects)?;
         let object = event.object_id.as_ref().map(|id| id.as_str().to_owned());
         let mut answer: HookAnswer = self
@@ -267,6 +267,11 @@ impl Dispatcher {
             return Ok(());
         }
         self.phases.emit(records).map(drop).map_err(|error| HookError::not_recorded(hook, &error))
+    }
+
+    /// The generation of the registry that the table was made from.
+    pub(crate) fn generation(&self) -> i64 {
+        self.table.load().generation
     }
 
     /// Who listens to which event.

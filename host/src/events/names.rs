@@ -160,7 +160,7 @@ impl EventNames {
             !part.is_empty()
                 && part.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
         };
-        if hooks().any(|hook| hook.name() == name) || name == Hook::OnEvent.name() {
+        if name.parse::<Hook>().is_ok() {
             return wrong("it is a hook");
         }
         if name.split('.').count() < 2 || !name.split('.').all(is_part) {
@@ -173,9 +173,10 @@ impl EventNames {
     }
 }
 
-/// The hooks whose calls are events: all but the one that events are delivered by.
+/// The hooks whose calls are events: all but the one that events are delivered by, and what is only asked to let somebody in.
 pub(crate) fn hooks() -> impl Iterator<Item = Hook> {
-    Hook::ALL.iter().copied().filter(|hook| *hook != Hook::OnEvent)
+    let isnt_event = |hook| matches!(hook, Hook::OnEvent | Hook::AddonCredentials | Hook::AddonSingleSignOn);
+    Hook::ALL.iter().copied().filter(move |hook| !isnt_event(*hook))
 }
 
 /// A name without what people write differently: case, colons, spaces, and the sign of a comparison.

@@ -47,6 +47,36 @@ pub enum HostError {
         /// How many records.
         records: u64,
     },
+    /// Another plugin provides the add-on.
+    #[error("the add-on {addon:?} is provided by {plugin}")]
+    AddonTaken {
+        /// The add-on.
+        addon: String,
+        /// The plugin that has it.
+        plugin: String,
+    },
+    /// It provides an add-on that has resources.
+    #[error("{id} provides the add-on {addon:?}, which has {resources} resource{}", if *resources == 1 { "" } else { "s" })]
+    HasResources {
+        /// The plugin.
+        id: String,
+        /// The add-on.
+        addon: String,
+        /// How many resources.
+        resources: u64,
+    },
+    /// A token can't be called so.
+    #[error("a token's name has 1 to 100 bytes and no control characters")]
+    TokenName,
+    /// There is no such token.
+    #[error("there is no token {id:?}")]
+    NoToken {
+        /// Its id.
+        id: String,
+    },
+    /// The system has no random numbers.
+    #[error("no random numbers can be had: {0}")]
+    Random(String),
     /// The same version is installed.
     #[error("version {version} of {id} is already installed")]
     SameVersion {

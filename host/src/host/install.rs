@@ -84,6 +84,7 @@ impl Host {
         if let Some(installed) = &installed {
             may_upgrade(installed, &sound, how.force)?;
         }
+        self.check_addon(&id, sound.manifest.addon.as_ref().map(|addon| addon.id.as_str()))?;
 
         let current = self.shared.registry.settings(&id)?;
         let settings = how.settings.or(current.as_deref()).unwrap_or("{}");
@@ -142,6 +143,7 @@ impl Host {
         let lock = self.shared.home.lock()?;
         let details = self.show(id)?;
         let version = older_version(&details, how.version)?;
+        self.check_addon(id, self.shared.registry.addon_of_version(id, &version)?.as_deref())?;
         let (folder, module) = self.installed_version(id, &version)?;
         let current = details.settings.to_string();
         let settings = how.settings.unwrap_or(&current);
@@ -164,6 +166,9 @@ impl Host {
     pub fn remove(&self, id: &str, force: bool) -> Result<PluginSummary, HostError> {
         let lock = self.shared.home.lock()?;
         let summary = self.summary(id)?;
+        if !force {
+            self.check_addon(id, None)?;
+        }
         let (assets, records) = self.shared.registry.remove(id, force)?;
         if assets > 0 && !force {
             return Err(HostError::InUse { id: id.to_owned(), assets });

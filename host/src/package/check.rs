@@ -118,6 +118,11 @@ pub(crate) fn examine(folder: &Path, files: &[PackageFile]) -> Examined {
             if let Some(Err(error)) = draft.pull_accounting.map(|flag| inspect::check_accounting(flag, &module)) {
                 examined.errors.push(error.into());
             }
+            if let Some(manifest) = &examined.manifest
+                && let Err(error) = inspect::check_addon(manifest.addon.as_ref(), &module)
+            {
+                examined.errors.push(error.into());
+            }
             let lists_events = examined.manifest.as_ref().is_some_and(|manifest| !manifest.events.is_empty());
             match (lists_events, module.implements(Hook::OnEvent)) {
                 (true, false) => {

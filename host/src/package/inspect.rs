@@ -13,7 +13,7 @@ use object::{Architecture, BinaryFormat, Object, ObjectKind, ObjectSection, read
 use semver::Version as ApiVersion;
 use serde::{Deserialize, Serialize};
 
-use super::PackageFile;
+use super::{Addon, PackageFile};
 
 /// Why a package's module can't be loaded here.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +46,9 @@ pub enum ModuleError {
     /// What it implements contradicts the manifest.
     #[error("$.pull_accounting in package.json and the module disagree: {0}")]
     Accounting(String),
+    /// The add-on that it provides, or doesn't, contradicts the manifest.
+    #[error("$.addon in package.json and the module disagree: {0}")]
+    Addon(&'static str),
 }
 
 /// What a library says about itself.
@@ -259,6 +262,19 @@ pub(crate) fn check_accounting(pull_accounting: bool, module: &ModuleInfo) -> Re
     } else {
         format!("it is not true, and the module implements {hook}")
     }))
+}
+
+/// Checks the manifest's add-on against the module: both have one, or neither.
+pub(crate) fn check_addon(addon: Option<&Addon>, module: &ModuleInfo) -> Result<(), ModuleError> {
+    match (addon, module.implements(Hook::AddonCreate)) {
+        (Some(_), false) => Err(ModuleError::Addon(
+            "it names an add-on, and the module doesn't implement AddonProvisioning for its plugin",
+        )),
+        (None, true) => Err(ModuleError::Addon(
+            "the module implements AddonProvisioning, and it names no add-on: {\"id\": …, \"config_vars\": […]}",
+        )),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]

@@ -83,6 +83,16 @@ pub struct FormField {
     pub mandatory: bool,
 }
 
+/// An add-on that a plugin provides to a platform.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Addon {
+    /// Its id, which is the user of the platform's requests.
+    pub id: String,
+    /// The variables that a resource's configuration may have.
+    #[serde(default)]
+    pub config_vars: Vec<String>,
+}
+
 /// A `package.json` whose rules hold.
 #[derive(Debug, Clone)]
 pub struct Manifest {
@@ -106,6 +116,8 @@ pub struct Manifest {
     pub overrides: Vec<String>,
     /// The events that the plugin listens to.
     pub events: Vec<String>,
+    /// The add-on that the plugin provides.
+    pub addon: Option<Addon>,
     /// What is accepted and yet odd, a sentence each.
     pub warnings: Vec<String>,
     /// The document itself.
@@ -151,7 +163,7 @@ const REQUIRED: [(&str, Kind); 5] = [
     ("module", Kind::Text),
     ("version", Kind::Text),
 ];
-const OPTIONAL: [(&str, Kind); 7] = [
+const OPTIONAL: [(&str, Kind); 8] = [
     ("media_types", Kind::List),
     ("pull_accounting", Kind::Boolean),
     ("form", Kind::Object),
@@ -159,6 +171,7 @@ const OPTIONAL: [(&str, Kind); 7] = [
     ("overrides", Kind::List),
     ("runtime", Kind::Text),
     ("events", Kind::List),
+    ("addon", Kind::Object),
 ];
 
 impl Manifest {
@@ -310,6 +323,8 @@ impl Check {
         for (name, kind) in REQUIRED {
             match fields.get(name) {
                 Some(value) => drop(self.typed(&Path::Key(&Path::Root, name), value, kind)),
+                // An add-on may be no asset type at all.
+                None if name == "formats" && fields.contains_key("addon") => {}
                 None => self.violation(&Path::Key(&Path::Root, name), "this required field is missing"),
             }
         }
@@ -331,6 +346,8 @@ impl Check {
         let media_types = self.texts(fields, "media_types", None);
         let overrides = self.texts(fields, "overrides", Some(&["NAME", "VERSION", "OPEN"]));
         let events = self.texts(fields, "events", None);
+        let addon = fields.get("addon").and_then(Value::as_object).and_then(|addon| self.addon(addon));
+        let formats = formats.or_else(|| fields.contains_key("addon").then(Vec::new));
         let form = self.form(fields);
         if let Some(runtime) = text("runtime").filter(|runtime| *runtime != "native") {
             let problem = format!("this version of billhook has no runtime {runtime:?}; it knows \"native\"");
@@ -347,6 +364,7 @@ impl Check {
             form,
             overrides,
             events,
+            addon,
             warnings: Vec::new(),
             json: Value::Null,
         })
@@ -404,6 +422,51 @@ impl Check {
             }
         }
         known
+    }
+
+    fn addon(&mut self, addon: &Map<String, Value>) -> Option<Addon> {
+        let path = Path::Key(&Path::Root, "addon");
+        let id_path = Path::Key(&path, "id");
+        let id = match addon.get("id") {
+            Some(id) => self.typed(&id_path, id, Kind::Text).and_then(Value::as_str),
+            None => {
+                self.violation(&id_path, "it is missing");
+                None
+            }
+        };
+        // It is the user of basic authentication, which a colon ends.
+        let is_id = |id: &str| {
+            let is_part = |c: char| c.is_ascii_alphanumeric() || ['-', '_', '.'].contains(&c);
+            (1..=100).contains(&id.len()) && id.chars().all(is_part)
+        };
+        if let Some(id) = id.filter(|id| !is_id(id)) {
+            let problem = format!("{id:?} is no id: use up to 100 letters of a-z, digits, '-', '_' and '.'");
+            self.violation(&id_path, problem);
+        }
+        let variables_path = Path::Key(&path, "config_vars");
+        let mut config_vars = Vec::new();
+        let listed = addon.get("config_vars").and_then(|list| self.typed(&variables_path, list, Kind::List));
+        for (index, variable) in listed.and_then(Value::as_array).into_iter().flatten().enumerate() {
+            let path = Path::Index(&variables_path, index);
+            let Some(variable) = self.typed(&path, variable, Kind::Text).and_then(Value::as_str) else { continue };
+            let is_variable = |c: char| c.is_ascii_alphanumeric() || c == '_';
+            if variable.is_empty()
+                || variable.len() > 200
+                || variable.starts_with(|c: char| c.is_ascii_digit())
+                || !variable.chars().all(is_variable)
+            {
+                let problem = format!("{variable:?} is no variable: use letters of A-Z, digits and '_'");
+                self.violation(&path, problem);
+            } else if config_vars.iter().any(|known| known == variable) {
+                self.warn(format!("{variables_path} names {variable:?} twice"));
+            } else {
+                config_vars.push(variable.to_owned());
+            }
+        }
+        for unknown in addon.keys().filter(|key| !["id", "config_vars"].contains(&key.as_str())) {
+            self.warn(format!("{} is not a field of an add-on and is ignored", Path::Key(&path, unknown)));
+        }
+        Some(Addon { id: id?.to_owned(), config_vars })
     }
 
     /// A list of texts, each of which has to be one of `allowed` where that is given.

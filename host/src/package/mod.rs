@@ -19,7 +19,7 @@ use sha2::{Digest as _, Sha256};
 pub use check::{CheckError, CheckErrors, CheckReport};
 pub(crate) use check::{Sound, check, examine};
 pub use inspect::{ModuleError, ModuleInfo};
-pub use manifest::{FieldKind, FormField, Format, Manifest, ManifestError, SelectOption, Violation};
+pub use manifest::{Addon, FieldKind, FormField, Format, Manifest, ManifestError, SelectOption, Violation};
 pub use pack::pack;
 pub use unpack::Limits;
 use unpack::content_digest;

@@ -3,10 +3,12 @@
 //! One SQLite file in a home that several processes share. Every change is one transaction and raises the generation,
 //! by which a running host notices the changes of others.
 
+mod addons;
 mod handlers;
 mod rows;
 mod schema;
 mod state;
+mod tokens;
 mod usage;
 
 use std::{
@@ -18,10 +20,13 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehav
 use serde::Serialize;
 
 use crate::{package::ModuleInfo, runtime::RuntimeSettings};
+pub(crate) use addons::{AddonRow, NewResource};
+pub use addons::{Resource, ResourceFilter};
 pub(crate) use rows::{DispatchRow, DispatchRows, NewVersion, Tried};
 pub use rows::{InstalledVersion, PendingSpec, PluginDetails, PluginSummary, Status, UsageSpecState};
 use schema::Presence;
 pub(crate) use state::read_only_state;
+pub use tokens::{Scope, Token};
 pub(crate) use usage::{
     Ended, NewUsage, Progress, SpecRow, Stage, UnsentContract, UnsentUsage, UsageContract, UsageKey, UsageReport,
 };

@@ -15,14 +15,14 @@ use crate::database::{BUSY, number, retry};
 
 /// The format: within a major, a later minor only adds what an older billhook can leave alone.
 const MAJOR: i64 = 1;
-const MINOR: i64 = 3;
+const MINOR: i64 = 4;
 /// `user_version` is major times this plus minor.
 const RADIX: i64 = 1000;
 /// `application_id`: tells our files from other programs'.
 const APPLICATION: i64 = 0x6268_6f6f;
 
 /// What each minor format adds, from 1.0 on. Never edited once it was released: a later format adds a later entry.
-const FORMATS: [&str; 1 + MINOR as usize] = [FORMAT_1_0, FORMAT_1_1, FORMAT_1_2, FORMAT_1_3];
+const FORMATS: [&str; 1 + MINOR as usize] = [FORMAT_1_0, FORMAT_1_1, FORMAT_1_2, FORMAT_1_3, FORMAT_1_4];
 
 const FORMAT_1_0: &str = "
 CREATE TABLE registry (
@@ -155,6 +155,42 @@ CREATE TABLE handler (
     -- Everything else about it but the secret: a JSON document.
     definition TEXT NOT NULL,
     secret TEXT
+) STRICT, WITHOUT ROWID;
+";
+
+const FORMAT_1_4: &str = "
+CREATE TABLE resource (
+    -- A resource of an add-on. It outlives the plugin: one that is installed again finds its resources.
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    addon TEXT NOT NULL,
+    -- The add-on's id of it as text, and as JSON; null as long as the add-on was asked for it and nobody knows what it answered.
+    id TEXT,
+    id_json TEXT,
+    uuid TEXT,
+    platform_id TEXT,
+    platform_id_json TEXT,
+    plan TEXT,
+    region TEXT,
+    -- A JSON object.
+    config TEXT NOT NULL,
+    message TEXT,
+    -- In milliseconds since 1970.
+    created INTEGER NOT NULL,
+    changed INTEGER NOT NULL,
+    UNIQUE (addon, id),
+    UNIQUE (addon, uuid)
+) STRICT;
+CREATE INDEX resource_id ON resource (id);
+
+CREATE TABLE token (
+    id TEXT PRIMARY KEY,
+    name TEXT NOT NULL,
+    scope TEXT NOT NULL,
+    -- SHA-256 of its secret.
+    hash BLOB NOT NULL,
+    -- In seconds since 1970.
+    created INTEGER NOT NULL,
+    expires INTEGER
 ) STRICT, WITHOUT ROWID;
 ";
 
@@ -303,7 +339,7 @@ mod tests {
         assert!(open(&path).is_ok_and(|(_, is_new, _)| !is_new), "a later minor format is only added to");
         connection.pragma_update(None, "user_version", 2_000).expect("written");
         let error = open(&path).expect_err("refused").to_string();
-        assert!(error.contains("has format 2.0") && error.contains("it knows 1.3"), "{error}");
+        assert!(error.contains("has format 2.0") && error.contains("it knows 1.4"), "{error}");
     }
 
     /// A registry as the first release of the format made it.

@@ -5,7 +5,9 @@ use std::time::Duration;
 use billhook_plugin_api::{
     ErrorKind, Hook, Json, PendingAccounting, PluginError, UsageSpec,
     abi::tables::LazyOrder,
-    data::{Asset, AssetChanges, Contract, Event, Order, User},
+    data::{
+        AddonConfig, AddonRequest, Asset, AssetChanges, Contract, Credentials, Event, Order, Provisioned, SingleSignOn, User,
+    },
 };
 use serde::{Deserialize, Serialize, Serializer, ser::SerializeStruct};
 
@@ -68,9 +70,18 @@ pub(crate) struct Borrowed<'a> {
     pub(crate) contract: Option<&'a Contract>,
     pub(crate) order: Option<&'a Order>,
     pub(crate) event: Option<&'a Event>,
+    pub(crate) resource: Option<&'a str>,
+    pub(crate) addon_request: Option<&'a AddonRequest>,
+    pub(crate) login: Option<&'a SingleSignOn>,
 }
 
-impl Borrowed<'_> {
+impl<'a> Borrowed<'a> {
+    /// The id of the object that the call is about, if it is about one.
+    #[inline]
+    pub(crate) fn object(&self) -> Option<&'a str> {
+        self.asset.map(|asset| asset.id.as_str()).or(self.resource)
+    }
+
     /// Copies of the objects.
     pub(crate) fn to_owned(self) -> HookObjects {
         let json = |json: &Json<'_>| json.clone().into_owned();
@@ -85,6 +96,9 @@ impl Borrowed<'_> {
             contract: self.contract.cloned(),
             order: self.order.cloned(),
             event: self.event.cloned(),
+            resource: self.resource.map(str::to_owned),
+            addon_request: self.addon_request.cloned(),
+            login: self.login.cloned(),
         }
     }
 }
@@ -110,7 +124,7 @@ impl Serialize for Head<'_> {
 
 impl Serialize for Borrowed<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut objects = serializer.serialize_struct("HookObjects", 10)?;
+        let mut objects = serializer.serialize_struct("HookObjects", 13)?;
         macro_rules! field {
             ($name:ident) => {
                 field!($name, self.$name)
@@ -132,6 +146,9 @@ impl Serialize for Borrowed<'_> {
         field!(contract);
         field!(order, self.order.map(Head));
         field!(event);
+        field!(resource);
+        field!(addon_request);
+        field!(login);
         objects.end()
     }
 }
@@ -171,6 +188,15 @@ pub struct HookObjects {
     /// The event of `on_event`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub event: Option<Event>,
+    /// The add-on's id of a resource.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resource: Option<String>,
+    /// What a platform asks an add-on for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub addon_request: Option<AddonRequest>,
+    /// Who wants to see a resource.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub login: Option<SingleSignOn>,
 }
 
 impl HookObjects {
@@ -187,6 +213,9 @@ impl HookObjects {
             contract: self.contract.as_ref(),
             order: self.order.as_ref(),
             event: self.event.as_ref(),
+            resource: self.resource.as_deref(),
+            addon_request: self.addon_request.as_ref(),
+            login: self.login.as_ref(),
         }
     }
 
@@ -216,6 +245,8 @@ impl HookObjects {
             (Some(contract), _) | (None, [contract]) => Ok(contract),
             _ => Err(missing("contract")),
         };
+        let resource = || self.resource.as_deref().ok_or_else(|| missing("resource"));
+        let request = || self.addon_request.as_ref().ok_or_else(|| missing("addon_request"));
         match hook {
             Hook::OnPreProductSpecValidation => {
                 let media_type = self.media_type.as_deref().ok_or_else(|| missing("media_type"))?;
@@ -267,6 +298,27 @@ impl HookObjects {
                 plugin.on_event(self.event.as_ref().ok_or_else(|| missing("event"))?)?;
                 Ok(HookAnswer::default())
             }
+            Hook::AddonCreate => {
+                let provisioned = Some(plugin.addon_create(request()?)?);
+                Ok(HookAnswer { provisioned, ..HookAnswer::default() })
+            }
+            Hook::AddonUpdate => {
+                let config = plugin.addon_update(resource()?, request()?)?;
+                Ok(HookAnswer { config, ..HookAnswer::default() })
+            }
+            Hook::AddonDelete => {
+                plugin.addon_delete(resource()?)?;
+                Ok(HookAnswer::default())
+            }
+            Hook::AddonCredentials => {
+                let credentials = Some(plugin.addon_credentials()?);
+                Ok(HookAnswer { credentials, ..HookAnswer::default() })
+            }
+            Hook::AddonSingleSignOn => {
+                let login = self.login.as_ref().ok_or_else(|| missing("login"))?;
+                let location = Some(plugin.addon_single_sign_on(resource()?, login)?);
+                Ok(HookAnswer { location, ..HookAnswer::default() })
+            }
             other => Err(PluginError::internal(format!("this host can't call {other}")).into()),
         }
     }
@@ -284,6 +336,18 @@ pub struct HookAnswer {
     /// The answer of `get_pending_accounting`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pending_accounting: Option<PendingAccounting>,
+    /// The answer of `addon_create`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provisioned: Option<Provisioned>,
+    /// The answer of `addon_update`, if it is another configuration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub config: Option<AddonConfig>,
+    /// The answer of `addon_credentials`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<Credentials>,
+    /// The answer of `addon_single_sign_on`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub location: Option<String>,
 }
 
 impl From<AssetChanges> for HookAnswer {
@@ -320,7 +384,7 @@ mod tests {
             product_offering: Some(&spec),
             contract: Some(&contract),
             order: Some(&order),
-            event: None,
+            ..Borrowed::default()
         };
         let mut expected = borrowed.to_owned();
         let text = serde_json::to_string(&borrowed).unwrap();

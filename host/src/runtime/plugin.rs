@@ -9,7 +9,9 @@ use std::{
 use billhook_plugin_api::{
     Hook, Json, PendingAccounting, PluginError, UsageSpec,
     abi::module::{LentOrder, PluginInstance},
-    data::{Asset, AssetChanges, Contract, Event, User},
+    data::{
+        AddonConfig, AddonRequest, Asset, AssetChanges, Contract, Credentials, Event, Provisioned, SingleSignOn, User,
+    },
 };
 
 use super::{
@@ -357,4 +359,70 @@ impl Plugin {
             None => self.changes(Hook::OnEvent, Borrowed { event: Some(event), ..Borrowed::default() }).map(drop),
         }
     }
+
+    /// Calls `create` of an add-on.
+    pub(crate) fn addon_create(&self, request: &AddonRequest) -> Result<Provisioned, CallFailure> {
+        let hook = Hook::AddonCreate;
+        match self.here(hook)? {
+            Some(hooks) => Ok(hooks.addon_create(request)?),
+            None => {
+                let objects = Borrowed { addon_request: Some(request), ..Borrowed::default() };
+                self.elsewhere(hook, objects)?.provisioned.ok_or_else(|| no_answer(hook))
+            }
+        }
+    }
+
+    /// Calls `update` of an add-on.
+    pub(crate) fn addon_update(
+        &self,
+        resource: &str,
+        request: &AddonRequest,
+    ) -> Result<Option<AddonConfig>, CallFailure> {
+        let hook = Hook::AddonUpdate;
+        match self.here(hook)? {
+            Some(hooks) => Ok(hooks.addon_update(resource, request)?),
+            None => {
+                let objects =
+                    Borrowed { resource: Some(resource), addon_request: Some(request), ..Borrowed::default() };
+                Ok(self.elsewhere(hook, objects)?.config)
+            }
+        }
+    }
+
+    /// Calls `delete` of an add-on.
+    pub(crate) fn addon_delete(&self, resource: &str) -> Result<(), CallFailure> {
+        match self.here(Hook::AddonDelete)? {
+            Some(hooks) => Ok(hooks.addon_delete(resource)?),
+            None => {
+                self.elsewhere(Hook::AddonDelete, Borrowed { resource: Some(resource), ..Borrowed::default() }).map(drop)
+            }
+        }
+    }
+
+    /// Calls `credentials` of an add-on.
+    pub(crate) fn addon_credentials(&self) -> Result<Credentials, CallFailure> {
+        let hook = Hook::AddonCredentials;
+        match self.here(hook)? {
+            Some(hooks) => Ok(hooks.addon_credentials()?),
+            None => self.elsewhere(hook, Borrowed::default())?.credentials.ok_or_else(|| no_answer(hook)),
+        }
+    }
+
+    /// Calls `single_sign_on` of an add-on.
+    pub(crate) fn addon_single_sign_on(&self, resource: &str, login: &SingleSignOn) -> Result<String, CallFailure> {
+        let hook = Hook::AddonSingleSignOn;
+        match self.here(hook)? {
+            Some(hooks) => Ok(hooks.addon_single_sign_on(resource, login)?),
+            None => {
+                let objects = Borrowed { resource: Some(resource), login: Some(login), ..Borrowed::default() };
+                self.elsewhere(hook, objects)?.location.ok_or_else(|| no_answer(hook))
+            }
+        }
+    }
+}
+
+/// A worker said that a hook went through, and not what it answered.
+#[cold]
+fn no_answer(hook: Hook) -> CallFailure {
+    PluginError::internal(format!("its worker went through {hook} and answered nothing")).into()
 }

@@ -25,6 +25,10 @@ fn exported(item: &ItemImpl) -> Result<proc_macro2::TokenStream, Error> {
     let Some((path, _)) = &item.trait_ else {
         return Err(Error::new(item.impl_token.span(), "`export` goes on `impl Plugin for YourType`"));
     };
+    if path.segments.last().is_some_and(|segment| segment.ident == "AddonProvisioning") {
+        let message = "`export` goes on `impl Plugin` alone: it finds the add-on of the same type by itself";
+        return Err(Error::new(path.span(), message));
+    }
     if path.segments.last().is_none_or(|segment| segment.ident != "Plugin") {
         return Err(Error::new(path.span(), "`export` knows the trait `Plugin`, and no other"));
     }
@@ -34,10 +38,15 @@ fn exported(item: &ItemImpl) -> Result<proc_macro2::TokenStream, Error> {
     let plugin = &item.self_ty;
     let hooks = hooks(item)?;
     let names = hooks.iter().map(|hook| format!("\"{hook}\"")).collect::<Vec<_>>().join(",");
-    let names = format!(r#"","hooks":[{names}]}}"#);
+    let (comma, names) = (if hooks.is_empty() { "" } else { "," }, format!(r#"","hooks":[{names}"#));
     Ok(quote! {
         const _: () = {
             use ::billhook_plugin_api::abi::{glue, record, types};
+            #[allow(unused_imports)]
+            use glue::WithoutAddon as _;
+
+            // The add-on's functions, if the type has them: chosen by the compiler.
+            const ADDON: glue::AddonHooks = glue::Addon::<#plugin>::HOOKS;
 
             const PARTS: &[&str] = &[
                 r#"{"trait":"plugin","api":""#,
@@ -49,6 +58,9 @@ fn exported(item: &ItemImpl) -> Result<proc_macro2::TokenStream, Error> {
                 r#"","target":""#,
                 record::TARGET,
                 #names,
+                if ADDON.names.is_empty() { "" } else { #comma },
+                ADDON.names,
+                "]}",
             ];
 
             #[cfg_attr(target_vendor = "apple", unsafe(link_section = "__DATA,__bh_plugin"))]
@@ -60,6 +72,11 @@ fn exported(item: &ItemImpl) -> Result<proc_macro2::TokenStream, Error> {
             impl glue::ExportPlugin for #plugin {
                 const MODULE: types::PluginModule = types::PluginModule {
                     #(#hooks: Some(glue::#hooks::<Self>()),)*
+                    addon_create: ADDON.create,
+                    addon_update: ADDON.update,
+                    addon_delete: ADDON.delete,
+                    addon_credentials: ADDON.credentials,
+                    addon_single_sign_on: ADDON.single_sign_on,
                     ..glue::bare_module::<Self>()
                 };
                 const RECORD: &'static [u8] = &RECORD;

@@ -11,7 +11,10 @@ use abi_stable::{
 };
 
 use super::{guard, services::SharedServices, types::*, views::View};
-use crate::{Asset, Contract, Event, Json, Order, Plugin, Services, User};
+use crate::{
+    AddonProvisioning, AddonRequest, Asset, Contract, Event, Json, Order, Plugin, PluginError, Services, User,
+    data::SingleSignOn,
+};
 
 /// What the export attribute implements for a plugin.
 pub trait ExportPlugin: Plugin {
@@ -85,7 +88,49 @@ pub const fn bare_module<P: ExportPlugin>() -> PluginModule {
         get_usage_specs: None,
         get_pending_accounting: None,
         on_event: None,
+        addon_create: None,
+        addon_update: None,
+        addon_delete: None,
+        addon_credentials: None,
+        addon_single_sign_on: None,
     }
+}
+
+/// Finds out, at compile time, whether a plugin provides an add-on: where it does, the constants here are taken, and those
+/// of [`WithoutAddon`] where it doesn't.
+pub struct Addon<P>(PhantomData<P>);
+
+/// The functions of an add-on, where there is one.
+#[allow(missing_docs, reason = "as the module's fields")]
+pub struct AddonHooks {
+    pub create: Option<AddonCreateHook>,
+    pub update: Option<AddonUpdateHook>,
+    pub delete: Option<AddonDeleteHook>,
+    pub credentials: Option<BareHook>,
+    pub single_sign_on: Option<AddonSignOnHook>,
+    /// Their names, as a record has them.
+    pub names: &'static str,
+}
+
+/// See [`Addon`].
+pub trait WithoutAddon {
+    /// No functions.
+    const HOOKS: AddonHooks =
+        AddonHooks { create: None, update: None, delete: None, credentials: None, single_sign_on: None, names: "" };
+}
+
+impl<P> WithoutAddon for Addon<P> {}
+
+impl<P: AddonProvisioning> Addon<P> {
+    /// The functions.
+    pub const HOOKS: AddonHooks = AddonHooks {
+        create: Some(addon_create::<P>()),
+        update: Some(addon_update::<P>()),
+        delete: Some(addon_delete::<P>()),
+        credentials: Some(addon_credentials::<P>()),
+        single_sign_on: Some(addon_single_sign_on::<P>()),
+        names: r#""addon_create","addon_update","addon_delete","addon_credentials","addon_single_sign_on""#,
+    };
 }
 
 unsafe extern "C" fn record<P: ExportPlugin>() -> Text {
@@ -158,6 +203,11 @@ mod argument {
         Order::from_view(unsafe { View::new(handle) })
     }
 
+    pub(super) unsafe fn addon_request<'a>(handle: AddonRequestHandle) -> AddonRequest<'a> {
+        // SAFETY: handed on to the caller.
+        AddonRequest::from_view(unsafe { View::new(handle) })
+    }
+
     pub(super) unsafe fn event<'a>(handle: EventHandle) -> Event<'a> {
         // SAFETY: handed on to the caller.
         Event::from_view(unsafe { View::new(handle) })
@@ -166,10 +216,11 @@ mod argument {
 
 /// Makes one function a hook: what crosses the boundary, and how it becomes what the trait takes.
 macro_rules! glue {
-    ($($hook:ident: $table:ident($($argument:ident: $raw:ty => $convert:ident $pass:ident),*) $(-> $send:ident)?;)*) => {$(
-        #[doc = concat!("The function that calls `", stringify!($hook), "`.")]
-        pub const fn $hook<P: ExportPlugin>() -> $table {
-            unsafe extern "C" fn call<P: ExportPlugin>(
+    ($($bound:ident $hook:ident = $function:ident:
+        $table:ident($($argument:ident: $raw:ty => $convert:ident $pass:ident),*) $(-> $send:ident)?;)*) => {$(
+        #[doc = concat!("The function that calls `", stringify!($function), "`.")]
+        pub const fn $hook<P: $bound>() -> $table {
+            unsafe extern "C" fn call<P: $bound>(
                 instance: Instance,
                 $($argument: $raw,)*
                 reply: ReplyHandle,
@@ -178,7 +229,7 @@ macro_rules! glue {
                     // SAFETY: the host calls with an instance of this plugin that isn't ended meanwhile.
                     let plugin = unsafe { plugin::<P>(instance) };
                     $(glue!(@bind $argument $convert $pass);)*
-                    let answer = plugin.$hook($(glue!(@pass $argument $pass)),*)?;
+                    let answer = $bound::$function(plugin, $(glue!(@pass $argument $pass)),*)?;
                     glue!(@send answer reply $($send)?);
                     Ok(())
                 })
@@ -202,36 +253,66 @@ macro_rules! glue {
 }
 
 glue! {
-    on_pre_product_spec_validation: ValidationHook(provider: UserHandle => user shared, asset_t: Text => text value,
+    Plugin on_pre_product_spec_validation = on_pre_product_spec_validation: ValidationHook(provider: UserHandle => user shared, asset_t: Text => text value,
         media_type: Text => text value, url: Text => text value);
-    on_post_product_spec_validation: ProviderHook(provider: UserHandle => user shared,
+    Plugin on_post_product_spec_validation = on_post_product_spec_validation: ProviderHook(provider: UserHandle => user shared,
         asset: AssetInCall => asset exclusive);
-    on_pre_product_spec_attachment: ProductSpecHook(asset: AssetInCall => asset exclusive,
+    Plugin on_pre_product_spec_attachment = on_pre_product_spec_attachment: ProductSpecHook(asset: AssetInCall => asset exclusive,
         asset_t: Text => text value, product_spec: Text => json shared);
-    on_post_product_spec_attachment: ProductSpecHook(asset: AssetInCall => asset exclusive,
+    Plugin on_post_product_spec_attachment = on_post_product_spec_attachment: ProductSpecHook(asset: AssetInCall => asset exclusive,
         asset_t: Text => text value, product_spec: Text => json shared);
-    on_pre_product_spec_upgrade: ProductSpecHook(asset: AssetInCall => asset exclusive,
+    Plugin on_pre_product_spec_upgrade = on_pre_product_spec_upgrade: ProductSpecHook(asset: AssetInCall => asset exclusive,
         asset_t: Text => text value, product_spec: Text => json shared);
-    on_post_product_spec_upgrade: ProductSpecHook(asset: AssetInCall => asset exclusive,
+    Plugin on_post_product_spec_upgrade = on_post_product_spec_upgrade: ProductSpecHook(asset: AssetInCall => asset exclusive,
         asset_t: Text => text value, product_spec: Text => json shared);
-    on_pre_product_offering_validation: OfferingHook(asset: AssetInCall => asset exclusive,
+    Plugin on_pre_product_offering_validation = on_pre_product_offering_validation: OfferingHook(asset: AssetInCall => asset exclusive,
         product_offering: Text => json shared);
-    on_post_product_offering_validation: OfferingHook(asset: AssetInCall => asset exclusive,
+    Plugin on_post_product_offering_validation = on_post_product_offering_validation: OfferingHook(asset: AssetInCall => asset exclusive,
         product_offering: Text => json shared);
-    on_product_acquisition: OrderHook(asset: AssetInCall => asset exclusive,
+    Plugin on_product_acquisition = on_product_acquisition: OrderHook(asset: AssetInCall => asset exclusive,
         contract: ContractHandle => contract shared, order: OrderHandle => order shared);
-    on_product_suspension: OrderHook(asset: AssetInCall => asset exclusive,
+    Plugin on_product_suspension = on_product_suspension: OrderHook(asset: AssetInCall => asset exclusive,
         contract: ContractHandle => contract shared, order: OrderHandle => order shared);
-    get_usage_specs: BareHook() -> usage_specs;
-    get_pending_accounting: OrderHook(asset: AssetInCall => asset exclusive,
+    Plugin get_usage_specs = get_usage_specs: BareHook() -> usage_specs;
+    Plugin get_pending_accounting = get_pending_accounting: OrderHook(asset: AssetInCall => asset exclusive,
         contract: ContractHandle => contract shared, order: OrderHandle => order shared) -> pending_accounting;
-    on_event: EventHook(event: EventHandle => event shared);
+    Plugin on_event = on_event: EventHook(event: EventHandle => event shared);
+    AddonProvisioning addon_create = create: AddonCreateHook(
+        request: AddonRequestHandle => addon_request shared) -> value;
+    AddonProvisioning addon_update = update: AddonUpdateHook(resource: Text => text value,
+        request: AddonRequestHandle => addon_request shared) -> value;
+    AddonProvisioning addon_delete = delete: AddonDeleteHook(resource: Text => text value);
+    AddonProvisioning addon_credentials = credentials: BareHook() -> value;
+    SignOn addon_single_sign_on = sign_on: AddonSignOnHook(resource: Text => text value, email: Text => text value,
+        app: Text => text value, nav_data: Text => text value) -> value;
 }
+
+/// Single sign-on, with its parameters one by one.
+pub trait SignOn: AddonProvisioning {
+    /// As `single_sign_on`.
+    fn sign_on(&self, resource: &str, email: &str, app: &str, nav_data: &str) -> Result<String, PluginError> {
+        let (email, app, nav_data) = (email.to_owned(), app.to_owned(), nav_data.to_owned());
+        self.single_sign_on(resource, &SingleSignOn { email, app, nav_data })
+    }
+}
+
+impl<P: AddonProvisioning> SignOn for P {}
 
 /// Answers that are more than a status. The host copies them before the functions return.
 mod send {
     use super::*;
     use crate::data::{PendingAccounting, UsageSpec};
+
+    pub(super) fn value<T: serde::Serialize>(value: T, reply: ReplyHandle) {
+        match serde_json::to_vec(&value) {
+            // SAFETY: the reply is valid during the call.
+            Ok(json) => unsafe { (reply.table.value().0)(reply.object, Text::new(&json)) },
+            Err(error) => {
+                let error = PluginError::internal(format!("its answer can't be written: {error}"));
+                super::super::reply::send_refusal(reply, &error);
+            }
+        }
+    }
 
     pub(super) fn usage_specs(specs: Vec<UsageSpec>, reply: ReplyHandle) {
         for spec in &specs {

@@ -1,7 +1,7 @@
 //! Views on a host's own objects, for tests of hooks that call no library.
 
 use super::{tables::LentAsset, views::View};
-use crate::{Asset, Contract, Event, Order, User, data};
+use crate::{AddonRequest, Asset, Contract, Event, Order, User, data};
 
 pub(crate) fn asset<'a>(lent: &'a LentAsset<'a>) -> Asset<'a> {
     let handle = lent.handle();
@@ -27,4 +27,9 @@ pub(crate) fn order(order: &data::Order) -> Order<'_> {
 pub(crate) fn event(event: &data::Event) -> Event<'_> {
     // SAFETY: as in `asset`.
     Event::from_view(unsafe { View::new(event.into()) })
+}
+
+pub(crate) fn addon_request(request: &data::AddonRequest) -> AddonRequest<'_> {
+    // SAFETY: as in `asset`.
+    AddonRequest::from_view(unsafe { View::new(request.into()) })
 }

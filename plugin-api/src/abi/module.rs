@@ -10,7 +10,10 @@ use super::{
 };
 use crate::{
     Hook, Json, PluginError,
-    data::{Asset, AssetChanges, Contract, Event, Order, PendingAccounting, UsageSpec, User},
+    data::{
+        AddonConfig, AddonRequest, Asset, AssetChanges, Contract, Credentials, Event, Order, PendingAccounting,
+        Provisioned, SingleSignOn, UsageSpec, User,
+    },
 };
 
 /// Why an entry is not a plugin's.
@@ -94,6 +97,11 @@ impl LoadedModule {
             Hook::GetUsageSpecs => module.get_usage_specs().is_some(),
             Hook::GetPendingAccounting => module.get_pending_accounting().is_some(),
             Hook::OnEvent => module.on_event().is_some(),
+            Hook::AddonCreate => module.addon_create().is_some(),
+            Hook::AddonUpdate => module.addon_update().is_some(),
+            Hook::AddonDelete => module.addon_delete().is_some(),
+            Hook::AddonCredentials => module.addon_credentials().is_some(),
+            Hook::AddonSingleSignOn => module.addon_single_sign_on().is_some(),
         }
     }
 
@@ -357,4 +365,56 @@ impl PluginInstance {
         let status = unsafe { (hook.0)(self.instance, event.into(), reply.handle()) };
         reply.finish(status).map(drop)
     }
+
+    /// Calls `create` of an add-on.
+    pub fn addon_create(&self, request: &AddonRequest) -> Result<Provisioned, PluginError> {
+        let Some(hook) = self.module.addon_create() else { return Err(no_addon()) };
+        // SAFETY: as in `on_pre_product_spec_validation`.
+        answer(|reply| unsafe { (hook.0)(self.instance, request.into(), reply) })
+    }
+
+    /// Calls `update` of an add-on.
+    pub fn addon_update(&self, resource: &str, request: &AddonRequest) -> Result<Option<AddonConfig>, PluginError> {
+        let Some(hook) = self.module.addon_update() else { return Err(no_addon()) };
+        // SAFETY: as in `on_pre_product_spec_validation`.
+        answer(|reply| unsafe { (hook.0)(self.instance, text(resource), request.into(), reply) })
+    }
+
+    /// Calls `delete` of an add-on.
+    pub fn addon_delete(&self, resource: &str) -> Result<(), PluginError> {
+        let Some(hook) = self.module.addon_delete() else { return Err(no_addon()) };
+        let mut reply = Reply::default();
+        // SAFETY: as in `on_pre_product_spec_validation`.
+        let status = unsafe { (hook.0)(self.instance, text(resource), reply.handle()) };
+        reply.finish(status).map(drop)
+    }
+
+    /// Calls `credentials` of an add-on.
+    pub fn addon_credentials(&self) -> Result<Credentials, PluginError> {
+        let Some(hook) = self.module.addon_credentials() else { return Err(no_addon()) };
+        // SAFETY: as in `on_pre_product_spec_validation`.
+        answer(|reply| unsafe { (hook.0)(self.instance, reply) })
+    }
+
+    /// Calls `single_sign_on` of an add-on.
+    pub fn addon_single_sign_on(&self, resource: &str, login: &SingleSignOn) -> Result<String, PluginError> {
+        let Some(hook) = self.module.addon_single_sign_on() else { return Err(no_addon()) };
+        let SingleSignOn { email, app, nav_data } = login;
+        // SAFETY: as in `on_pre_product_spec_validation`.
+        answer(|reply| unsafe {
+            (hook.0)(self.instance, text(resource), text(email), text(app), text(nav_data), reply)
+        })
+    }
+}
+
+fn no_addon() -> PluginError {
+    PluginError::internal("the plugin provides no add-on")
+}
+
+/// An answer that crosses as JSON.
+fn answer<T: serde::de::DeserializeOwned>(call: impl FnOnce(ReplyHandle) -> u32) -> Result<T, PluginError> {
+    let mut reply = Reply::default();
+    let status = call(reply.handle());
+    let value = reply.finish(status)?.into_value().unwrap_or_default();
+    serde_json::from_slice(&value).map_err(|error| PluginError::internal(format!("its answer can't be read: {error}")))
 }

@@ -11,7 +11,7 @@ use abi_stable::{prefix_type::WithMetadata, sabi_types::StaticRef};
 use super::types::*;
 use crate::{
     Json,
-    data::{Asset, AssetChanges, Charge, Contract, Event, Offering, Order, User},
+    data::{AddonRequest, Asset, AssetChanges, Charge, Contract, Event, ObjectId, Offering, Order, User},
 };
 
 /// The most that the changes of one call may hold, what they replaced included.
@@ -71,6 +71,7 @@ lend!(Charge => ChargeHandle, ChargeTableRef, CHARGE);
 lend!(Contract => ContractHandle, ContractTableRef, CONTRACT);
 lend!(Order => OrderHandle, OrderTableRef, ORDER);
 lend!(Event => EventHandle, EventTableRef, EVENT);
+lend!(AddonRequest => AddonRequestHandle, AddonRequestTableRef, ADDON_REQUEST);
 lend!(LazyOrder<'_> => OrderHandle, OrderTableRef, LAZY_ORDER);
 
 /// A table that lives as long as this library.
@@ -150,6 +151,16 @@ table!(ORDER: OrderTable = OrderTable {
     item_contract: FindContract(item_contract),
     product_contract: FindContract(product_contract),
     extra: get_text!(Order, |order| order.extra.as_str()),
+});
+
+table!(ADDON_REQUEST: AddonRequestTable = AddonRequestTable {
+    uuid: get_option!(AddonRequest, |request| request.uuid.as_deref()),
+    platform_id: get_option!(AddonRequest, |request| request.platform_id.as_ref().map(ObjectId::as_str)),
+    plan: get_option!(AddonRequest, |request| request.plan.as_deref()),
+    region: get_option!(AddonRequest, |request| request.region.as_deref()),
+    callback_url: get_option!(AddonRequest, |request| request.callback_url.as_deref()),
+    options: get_text!(AddonRequest, |request| request.options.as_str()),
+    body: get_text!(AddonRequest, |request| request.body.as_str()),
 });
 
 table!(EVENT: EventTable = EventTable {

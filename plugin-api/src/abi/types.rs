@@ -118,6 +118,8 @@ handles! {
     OrderHandle(OrderTableRef);
     /// An event.
     EventHandle(EventTableRef);
+    /// What a platform asks an add-on for.
+    AddonRequestHandle(AddonRequestTableRef);
     /// Where the side that is called puts its answer; owned by the caller.
     ReplyHandle(ReplyTableRef);
     /// What the host offers one plugin; see [`ServicesTable`] for who owns it.
@@ -316,6 +318,29 @@ pub struct EventTable {
     pub data: GetText,
 }
 
+/// Reads what a platform asks an add-on for.
+#[repr(C)]
+#[derive(StableAbi)]
+#[sabi(kind(Prefix(prefix_ref = AddonRequestTableRef, prefix_fields = AddonRequestTableFields)))]
+#[sabi(missing_field(option))]
+pub struct AddonRequestTable {
+    /// `data::AddonRequest::uuid`
+    pub uuid: GetText,
+    /// `data::AddonRequest::platform_id`, as text
+    pub platform_id: GetText,
+    /// `data::AddonRequest::plan`
+    pub plan: GetText,
+    /// `data::AddonRequest::region`
+    pub region: GetText,
+    /// `data::AddonRequest::callback_url`
+    pub callback_url: GetText,
+    /// `data::AddonRequest::options`
+    pub options: GetText,
+    /// `data::AddonRequest::body`
+    #[sabi(last_prefix_field)]
+    pub body: GetText,
+}
+
 functions! {
     /// Refuses: a kind, a message, and milliseconds until it makes sense to try again (`u64::MAX`: not said).
     Refuse: fn(Object, u32, Text, u64);
@@ -418,6 +443,14 @@ functions! {
     BareHook: fn(Instance, ReplyHandle) -> u32;
     /// event
     EventHook: fn(Instance, EventHandle, ReplyHandle) -> u32;
+    /// request; answers a `data::Provisioned`
+    AddonCreateHook: fn(Instance, AddonRequestHandle, ReplyHandle) -> u32;
+    /// resource, request; answers a `data::AddonConfig` or null
+    AddonUpdateHook: fn(Instance, Text, AddonRequestHandle, ReplyHandle) -> u32;
+    /// resource
+    AddonDeleteHook: fn(Instance, Text, ReplyHandle) -> u32;
+    /// resource, e-mail address, application, navigation data; answers an address
+    AddonSignOnHook: fn(Instance, Text, Text, Text, Text, ReplyHandle) -> u32;
 }
 
 /// The entry of a module that exports the [`Plugin`](crate::Plugin) trait. A hook that isn't implemented is `None`;
@@ -445,4 +478,9 @@ pub struct PluginModule {
     #[sabi(last_prefix_field)]
     pub get_pending_accounting: Option<OrderHook>,
     pub on_event: Option<EventHook>,
+    pub addon_create: Option<AddonCreateHook>,
+    pub addon_update: Option<AddonUpdateHook>,
+    pub addon_delete: Option<AddonDeleteHook>,
+    pub addon_credentials: Option<BareHook>,
+    pub addon_single_sign_on: Option<AddonSignOnHook>,
 }

@@ -59,6 +59,7 @@ view! {
     ContractHandle, ContractTableRef;
     OrderHandle, OrderTableRef;
     EventHandle, EventTableRef;
+    AddonRequestHandle, AddonRequestTableRef;
 }
 
 impl View<'_, EventHandle> {

@@ -10,29 +10,27 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
-use crate::registry::UsageKey;
-
 /// Held as long as it lives; the system takes it back when the process ends, however it ends.
-pub(super) struct Lock {
+pub(crate) struct Lock {
     _file: File,
 }
 
 impl Lock {
-    /// The lock of an order and product. `None` if somebody else still holds it after a time.
+    /// The lock of something that two texts name, among what a kind has. `None` if somebody else still holds it after a time.
     ///
-    /// There are 65,536 of them, so that files stay few: two contracts that share one take turns.
-    pub(super) fn of(folder: &Path, key: &UsageKey, patience: Duration) -> io::Result<Option<Self>> {
+    /// Each kind has 65,536 of them, so that files stay few: two things that share one take turns.
+    pub(crate) fn of(folder: &Path, kind: &str, key: [&str; 2], patience: Duration) -> io::Result<Option<Self>> {
         // Every build of every process has to come to the same number.
         let mut digest = Sha256::new();
-        digest.update((key.order.len() as u64).to_be_bytes());
-        digest.update(&key.order);
-        digest.update(&key.product);
+        digest.update((key[0].len() as u64).to_be_bytes());
+        digest.update(key[0]);
+        digest.update(key[1]);
         let digest = digest.finalize();
-        Self::named(folder, &format!("usage-{:02x}{:02x}", digest[0], digest[1]), patience)
+        Self::named(folder, &format!("{kind}-{:02x}{:02x}", digest[0], digest[1]), patience)
     }
 
     /// A lock by its name. `None` if somebody else still holds it after a time.
-    pub(super) fn named(folder: &Path, name: &str, patience: Duration) -> io::Result<Option<Self>> {
+    pub(crate) fn named(folder: &Path, name: &str, patience: Duration) -> io::Result<Option<Self>> {
         let path = folder.join(name);
         let open = || {
             let mut options = File::options();

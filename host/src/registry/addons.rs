@@ -1,0 +1,284 @@
+//! Add-ons, and the resources that they provisioned.
+
+use billhook_plugin_api::data::{AddonConfig, AddonRequest, ObjectId, Provisioned};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
+use serde::Serialize;
+
+use super::{Registry, RegistryError, parse, to_json};
+use crate::database::now_ms;
+
+/// An add-on of an installed plugin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct AddonRow {
+    pub(crate) id: String,
+    pub(crate) plugin: String,
+    pub(crate) config_vars: Vec<String>,
+}
+
+/// A resource that an add-on provisioned.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Resource {
+    /// Its number in the registry.
+    pub number: i64,
+    /// The add-on.
+    pub addon: String,
+    /// The add-on's own id of it. None as long as the add-on was asked for it and nobody knows what became of that: the
+    /// platform asks again.
+    pub id: Option<ObjectId>,
+    /// The platform's key for the request that made it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uuid: Option<String>,
+    /// The platform's id of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub platform_id: Option<ObjectId>,
+    /// The plan.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plan: Option<String>,
+    /// Where the customer's application runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+    /// Its configuration: secrets, mostly, and so never shown.
+    #[serde(skip)]
+    pub config: AddonConfig,
+    /// The names of the variables in its configuration.
+    pub config_vars: Vec<String>,
+    /// The sentence for the customer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// When it was asked for, in milliseconds since 1970.
+    pub created: i64,
+    /// When it was last changed, in milliseconds since 1970.
+    pub changed: i64,
+}
+
+/// Which resources are asked for; what is `None` doesn't matter.
+#[derive(Debug, Clone, Default)]
+pub struct ResourceFilter {
+    /// The add-on.
+    pub addon: Option<String>,
+    /// The add-on's own id of it, as text.
+    pub id: Option<String>,
+    /// Those with lower numbers than this.
+    pub before: Option<i64>,
+    /// At most so many; all if it is 0.
+    pub limit: usize,
+}
+
+/// What became of asking for a new resource, before the add-on is.
+pub(crate) enum NewResource {
+    /// It is there already.
+    Known(Box<Resource>),
+    /// It was asked for before, and nobody knows what became of that.
+    AskedBefore(i64),
+    /// It is noted as asked for.
+    Noted(i64),
+}
+
+const SELECT: &str = "SELECT number, addon, id_json, uuid, platform_id_json, plan, region, config, message, created, changed
+    FROM resource";
+
+fn resource(row: &Row<'_>) -> rusqlite::Result<(Resource, String)> {
+    let id = |json: Option<String>| json.as_deref().and_then(ObjectId::from_json);
+    let resource = Resource {
+        number: row.get(0)?,
+        addon: row.get(1)?,
+        id: id(row.get(2)?),
+        uuid: row.get(3)?,
+        platform_id: id(row.get(4)?),
+        plan: row.get(5)?,
+        region: row.get(6)?,
+        config: AddonConfig::new(),
+        config_vars: Vec::new(),
+        message: row.get(8)?,
+        created: row.get(9)?,
+        changed: row.get(10)?,
+    };
+    Ok((resource, row.get(7)?))
+}
+
+/// A resource with its configuration.
+fn whole((resource, config): (Resource, String)) -> Result<Resource, RegistryError> {
+    let config: AddonConfig = parse(&resource.addon, &config)?;
+    let config_vars = config.keys().cloned().collect();
+    Ok(Resource { config, config_vars, ..resource })
+}
+
+fn find(
+    connection: &Connection,
+    condition: &str,
+    values: impl rusqlite::Params,
+) -> Result<Option<Resource>, RegistryError> {
+    let mut statement = connection.prepare_cached(&format!("{SELECT} WHERE {condition}"))?;
+    statement.query_row(values, resource).optional()?.map(whole).transpose()
+}
+
+impl Registry {
+    /// The add-ons of installed plugins, by id.
+    pub(crate) fn addons(&self) -> Result<Vec<AddonRow>, RegistryError> {
+        let connection = self.main();
+        let mut statement = connection.prepare_cached(
+            "SELECT json_extract(v.manifest, '$.addon.id') AS addon, p.id, json_extract(v.manifest, '$.addon.config_vars')
+             FROM plugin p JOIN version v ON v.plugin = p.id AND v.position = p.position
+             WHERE json_extract(v.manifest, '$.addon.id') IS NOT NULL ORDER BY addon",
+        )?;
+        let rows = statement.query_map((), |row| Ok((row.get(0)?, row.get(1)?, row.get::<_, Option<String>>(2)?)))?;
+        rows.map(|row| {
+            let (id, plugin, config_vars): (String, String, Option<String>) = row?;
+            let config_vars = config_vars.map_or_else(|| Ok(Vec::new()), |list| parse(&plugin, &list))?;
+            Ok(AddonRow { id, plugin, config_vars })
+        })
+        .collect()
+    }
+
+    /// An add-on by its id.
+    pub(crate) fn addon(&self, id: &str) -> Result<Option<AddonRow>, RegistryError> {
+        Ok(self.addons()?.into_iter().find(|addon| addon.id == id))
+    }
+
+    /// The id of the add-on of a version of a plugin.
+    pub(crate) fn addon_of_version(&self, plugin: &str, version: &str) -> Result<Option<String>, RegistryError> {
+        let connection = self.main();
+        let mut statement = connection.prepare_cached(
+            "SELECT json_extract(manifest, '$.addon.id') FROM version WHERE plugin = ?1 AND version = ?2",
+        )?;
+        Ok(statement.query_row([plugin, version], |row| row.get(0)).optional()?.flatten())
+    }
+
+    /// Resources, the newest first.
+    pub(crate) fn resources(&self, filter: &ResourceFilter) -> Result<Vec<Resource>, RegistryError> {
+        let connection = self.main();
+        let limit = if filter.limit == 0 { -1 } else { i64::try_from(filter.limit).unwrap_or(i64::MAX) };
+        let mut statement = connection.prepare_cached(&format!(
+            "{SELECT} WHERE (?1 IS NULL OR addon = ?1) AND (?2 IS NULL OR id = ?2) AND number < ?3
+             ORDER BY number DESC LIMIT ?4"
+        ))?;
+        let before = filter.before.unwrap_or(i64::MAX);
+        let rows = statement.query_map(params![filter.addon, filter.id, before, limit], resource)?;
+        rows.map(|row| whole(row?)).collect()
+    }
+
+    /// How many resources an add-on has, those included of which nobody knows whether they were made.
+    pub(crate) fn count_resources(&self, addon: &str) -> Result<u64, RegistryError> {
+        let count = "SELECT count(*) FROM resource WHERE addon = ?1";
+        Ok(self.main().query_row(count, [addon], |row| row.get::<_, i64>(0))?.unsigned_abs())
+    }
+
+    /// A resource by the add-on's id of it.
+    pub(crate) fn resource(&self, addon: &str, id: &str) -> Result<Option<Resource>, RegistryError> {
+        find(&self.main(), "addon = ?1 AND id = ?2", [addon, id])
+    }
+
+    /// The add-ons that have a resource of an id.
+    pub(crate) fn owners(&self, id: &str) -> Result<Vec<String>, RegistryError> {
+        let connection = self.main();
+        let mut statement = connection.prepare_cached("SELECT addon FROM resource WHERE id = ?1 ORDER BY addon")?;
+        let rows = statement.query_map([id], |row| row.get(0))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Notes that an add-on is to be asked for a resource, unless it was. Durable on return.
+    pub(crate) fn note_resource(&self, addon: &str, request: &AddonRequest) -> Result<NewResource, RegistryError> {
+        let AddonRequest { uuid, platform_id, plan, region, .. } = request;
+        self.resource_change(|transaction| {
+            let platform = platform_id.as_ref().map(ObjectId::as_str);
+            let known = match (uuid, platform) {
+                (Some(uuid), _) => find(transaction, "addon = ?1 AND uuid = ?2", [addon, uuid])?,
+                // Without a key only what was asked for in vain is taken for the same request.
+                (None, Some(platform)) => {
+                    let condition = "addon = ?1 AND platform_id = ?2 AND uuid IS NULL AND id IS NULL LIMIT 1";
+                    find(transaction, condition, [addon, platform])?
+                }
+                (None, None) => None,
+            };
+            if let Some(known) = known {
+                let number = known.number;
+                let is_made = known.id.is_some();
+                return Ok(if is_made { NewResource::Known(Box::new(known)) } else { NewResource::AskedBefore(number) });
+            }
+            let platform_json = platform_id.as_ref().map(|id| to_json(addon, id)).transpose()?;
+            transaction.execute(
+                "INSERT INTO resource (addon, uuid, platform_id, platform_id_json, plan, region, config, created, changed)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, '{}', ?7, ?7)",
+                params![addon, uuid, platform, platform_json, plan, region, now_ms()],
+            )?;
+            Ok(NewResource::Noted(transaction.last_insert_rowid()))
+        })
+    }
+
+    /// Records what an add-on answered. If the id is one of a resource that the same customer of the platform's has, it is that
+    /// one; `None` if it is another's.
+    pub(crate) fn made_resource(&self, number: i64, made: &Provisioned) -> Result<Option<Resource>, RegistryError> {
+        self.resource_change(|transaction| {
+            let Some(noted) = find(transaction, "number = ?1", [number])? else {
+                return Err(RegistryError::Sql(rusqlite::Error::QueryReturnedNoRows));
+            };
+            let addon = &noted.addon;
+            let same = find(transaction, "addon = ?1 AND id = ?2", [addon.as_str(), made.id.as_str()])?;
+            let mut into = number;
+            if let Some(same) = same {
+                if same.platform_id.is_none() || same.platform_id != noted.platform_id {
+                    return Ok(None);
+                }
+                into = same.number;
+                transaction.execute("DELETE FROM resource WHERE number = ?1", [number])?;
+            }
+            let (id_json, config) = (to_json(addon, &made.id)?, to_json(addon, &made.config)?);
+            transaction.execute(
+                "UPDATE resource SET id = ?2, id_json = ?3, config = ?4, message = ?5, uuid = coalesce(?6, uuid), plan = ?7,
+                     region = ?8, changed = ?9 WHERE number = ?1",
+                params![
+                    into,
+                    made.id.as_str(),
+                    id_json,
+                    config,
+                    made.message,
+                    noted.uuid,
+                    noted.plan,
+                    noted.region,
+                    now_ms()
+                ],
+            )?;
+            find(transaction, "number = ?1", [into])
+        })
+    }
+
+    /// Records another plan, and another configuration if there is one. Answers the configuration.
+    pub(crate) fn change_resource(
+        &self,
+        number: i64,
+        plan: Option<&str>,
+        config: Option<&AddonConfig>,
+    ) -> Result<(), RegistryError> {
+        let config = config.map(|config| to_json("an add-on", config)).transpose()?;
+        self.resource_change(|transaction| {
+            transaction.execute(
+                "UPDATE resource SET plan = coalesce(?2, plan), config = coalesce(?3, config), changed = ?4
+                 WHERE number = ?1",
+                params![number, plan, config, now_ms()],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// Forgets a resource.
+    pub(crate) fn forget_resource(&self, number: i64) -> Result<(), RegistryError> {
+        self.resource_change(|transaction| {
+            transaction.execute("DELETE FROM resource WHERE number = ?1", [number])?;
+            Ok(())
+        })
+    }
+
+    /// A change that no running host has to notice. Durable on return.
+    fn resource_change<T>(
+        &self,
+        change: impl FnOnce(&Transaction<'_>) -> Result<T, RegistryError>,
+    ) -> Result<T, RegistryError> {
+        let mut connection = self.main();
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let changed = change(&transaction)?;
+        crate::crash_point::reached("resource before commit");
+        transaction.commit()?;
+        Ok(changed)
+    }
+}
