@@ -351,6 +351,16 @@ impl Host {
         self.shared.dispatcher.implements(asset_type, hook)
     }
 
+    /// Whether a plugin implements a hook; `None` where there is no such plugin.
+    pub fn implements_hook(&self, id: &str, hook: Hook) -> Option<bool> {
+        self.shared.dispatcher.implements_hook(id, hook)
+    }
+
+    /// Calls any hook of the plugin of an asset type, with objects in their JSON form.
+    pub fn call_type(&self, asset_type: &str, hook: Hook, objects: &HookObjects) -> Result<HookAnswer, HookError> {
+        self.shared.dispatcher.call_type(asset_type, hook, objects)
+    }
+
     /// Calls any hook of a plugin by the plugin's id, with objects in their JSON form.
     pub fn call(&self, id: &str, hook: Hook, objects: &HookObjects) -> Result<HookAnswer, HookError> {
         self.shared.dispatcher.call(id, hook, objects)

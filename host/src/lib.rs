@@ -45,6 +45,8 @@ pub mod package;
 mod provisioning;
 mod registry;
 mod runtime;
+#[cfg(feature = "server")]
+pub mod server;
 
 pub use accounting::{
     AssetUsage, FoundSpecification, FoundUsageDocument, HttpUsageApi, NewSpecification, NewUsageDocument, Reconciled,

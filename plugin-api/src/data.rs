@@ -30,6 +30,7 @@ mod addon;
 pub use addon::{AddonConfig, AddonRequest, Credentials, Provisioned, SingleSignOn};
 
 /// A user or, in current backends, an organization: who sells or who buys.
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct User {
@@ -47,6 +48,7 @@ pub struct User {
 }
 
 /// A digital asset: what is sold.
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Asset {
@@ -90,6 +92,7 @@ pub struct Asset {
 }
 
 /// A product offering, as it was acquired.
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Offering {
@@ -113,6 +116,7 @@ pub struct Offering {
 }
 
 /// One charge of a customer.
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Charge {
@@ -136,6 +140,7 @@ pub struct Charge {
 }
 
 /// One acquired offering of an order.
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Contract {
@@ -173,6 +178,7 @@ pub struct Contract {
 }
 
 /// A product order.
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Order {
@@ -325,6 +331,7 @@ impl From<Event> for Envelope {
 
 /// What a hook changed on its asset. The backend, not the plugin, saves it.
 #[non_exhaustive]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AssetChanges {
@@ -361,6 +368,7 @@ impl AssetChanges {
 
 /// A unit that a plugin can account for.
 #[non_exhaustive]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UsageSpec {
@@ -379,6 +387,7 @@ impl UsageSpec {
 
 /// Usage that a customer made and that was not yet accounted.
 #[non_exhaustive]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UsageRecord {
@@ -412,6 +421,7 @@ impl UsageRecord {
 
 /// The answer of `get_pending_accounting`.
 #[non_exhaustive]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PendingAccounting {

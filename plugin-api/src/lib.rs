@@ -62,6 +62,8 @@ mod hook;
 mod json;
 mod objects;
 mod plugin;
+#[cfg(feature = "schema")]
+mod schema;
 mod services;
 pub mod testing;
 mod values;

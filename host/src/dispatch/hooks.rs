@@ -107,8 +107,22 @@ impl Dispatcher {
 
     /// Calls any hook of a plugin by the plugin's id.
     pub(crate) fn call(&self, plugin: &str, hook: Hook, objects: &HookObjects) -> Result<HookAnswer, HookError> {
+        self.call_any(Finder::Id(plugin), hook, objects)
+    }
+
+    /// Calls any hook of the plugin of an asset type.
+    pub(crate) fn call_type(
+        &self,
+        asset_type: &str,
+        hook: Hook,
+        objects: &HookObjects,
+    ) -> Result<HookAnswer, HookError> {
+        self.call_any(Finder::Type(asset_type), hook, objects)
+    }
+
+    fn call_any(&self, find: Finder<'_>, hook: Hook, objects: &HookObjects) -> Result<HookAnswer, HookError> {
         let call = |plugin: &Plugin| objects.call(plugin, hook, None);
-        let answer = self.call_found(hook, objects.borrowed(), Finder::Id(plugin), call);
+        let answer = self.call_found(hook, objects.borrowed(), find, call);
         match &objects.asset {
             Some(asset) if !matches!(hook, Hook::GetUsageSpecs | Hook::OnEvent) => {
                 answer.map_err(|error| error.about(&asset.id))

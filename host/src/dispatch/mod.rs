@@ -328,6 +328,11 @@ impl Dispatcher {
         self.table.load().by_type(asset_type).map(|slot| slot.implements(hook))
     }
 
+    /// Whether a plugin implements a hook; `None` where there is no such plugin.
+    pub(crate) fn implements_hook(&self, id: &str, hook: Hook) -> Option<bool> {
+        self.table.load().by_id(id).map(|slot| slot.implements(hook))
+    }
+
     /// Notices calls that take too long in this process: to be called every [`overdue::TICK`].
     pub(crate) fn watch_calls(&self) {
         let overdue = overdue::look();

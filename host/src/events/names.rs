@@ -7,6 +7,7 @@ use billhook_plugin_api::Hook;
 use serde::Serialize;
 
 /// Where an event comes from.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -20,6 +21,7 @@ pub enum EventKind {
 }
 
 /// An event that can be listened to.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct EventInfo {

@@ -27,6 +27,7 @@ use crate::{
 };
 
 /// How a call ended.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -44,7 +45,7 @@ pub enum ExecutionStatus {
 }
 
 impl ExecutionStatus {
-    const ALL: [ExecutionStatus; 5] = [
+    pub(crate) const ALL: [ExecutionStatus; 5] = [
         ExecutionStatus::Success,
         ExecutionStatus::Forbidden,
         ExecutionStatus::Failed,
@@ -74,6 +75,7 @@ impl ExecutionStatus {
 }
 
 /// One call of one listener.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Execution {

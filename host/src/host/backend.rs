@@ -178,6 +178,16 @@ impl Host {
         Ok(())
     }
 
+    /// The backend attached an asset of a type to a product: the type's plugin isn't removed as long as it has such assets.
+    /// The around-functions do this by themselves. Answers whether any plugin has the type.
+    pub fn use_asset(&self, asset: &str, asset_type: &str) -> Result<bool, HostError> {
+        let Ok(plugin) = self.shared.dispatcher.plugin_of(Hook::OnPostProductSpecAttachment, asset_type) else {
+            return Ok(false);
+        };
+        self.shared.registry.use_asset(&plugin, asset)?;
+        Ok(true)
+    }
+
     /// The backend deleted an asset, or detached it from its product: its plugin may be removed. Answers whether it was in use.
     pub fn release_asset(&self, asset: &str) -> Result<bool, HostError> {
         Ok(self.shared.registry.release_asset(asset)?)

@@ -85,6 +85,14 @@ pub enum HostError {
         /// The installed version.
         version: String,
     },
+    /// The package is of another plugin than the one that is to be upgraded.
+    #[error("this is a package of {found}, not of {id}")]
+    OtherPlugin {
+        /// The plugin.
+        id: String,
+        /// The package's.
+        found: String,
+    },
     /// A newer version is installed.
     #[error("version {installed} of {id} is installed, which is newer than {offered}")]
     NewerInstalled {

@@ -33,6 +33,8 @@ pub struct Install<'a> {
     pub force: bool,
     /// Where the plugin runs; an upgrade keeps how it is run if this isn't given, and a first install runs it in this process.
     pub isolation: Option<Isolation>,
+    /// The plugin that it has to be a version of; any unless set.
+    pub plugin: Option<&'a str>,
 }
 
 /// How a plugin goes back to an older version.
@@ -45,6 +47,7 @@ pub struct Downgrade<'a> {
 }
 
 /// What was installed.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Serialize)]
 pub struct Installed {
     /// The plugin.
@@ -80,6 +83,9 @@ impl Host {
         crash_point::reached("unpacked");
         let sound = package::examine(&unpacked, &files).into_sound(&files)?;
         let id = sound.manifest.id();
+        if let Some(expected) = how.plugin.filter(|expected| *expected != id) {
+            return Err(HostError::OtherPlugin { id: expected.to_owned(), found: id });
+        }
         let installed = self.shared.registry.summary(&id)?;
         if let Some(installed) = &installed {
             may_upgrade(installed, &sound, how.force)?;
@@ -135,6 +141,19 @@ impl Host {
             needs_settings,
             warnings: sound.warnings,
         })
+    }
+
+    /// An empty file for a package that is to come in piece by piece. It is deleted when it is dropped, or when a later host
+    /// opens the home.
+    pub fn upload_file(&self) -> Result<tempfile::NamedTempFile, HostError> {
+        let staging = self.shared.home.staging();
+        let file = tempfile::Builder::new().prefix(STAGED).suffix(".zip").tempfile_in(&staging);
+        file.map_err(|source| HostError::Home { path: staging, source })
+    }
+
+    /// The most bytes that a package may have.
+    pub fn package_limit(&self) -> u64 {
+        self.options.limits.package_bytes
     }
 
     /// Goes back to an older version and forgets the newer ones.

@@ -99,7 +99,7 @@ impl Host {
         getrandom::fill(&mut random).map_err(|error| HostError::Random(error.to_string()))?;
         let id: String = random[..6].iter().map(|byte| format!("{byte:02x}")).collect();
         let secret = BASE64_URL_SAFE_NO_PAD.encode(&random[6..]);
-        let created = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(0));
+        let created = now();
         // One round is enough: the secret is 256 bits of chance, which nobody guesses.
         let hash = Sha256::digest(&secret).to_vec();
         let token = Token { id: id.clone(), name: name.to_owned(), scope, created, expires, hash };
@@ -127,6 +127,11 @@ impl Host {
     }
 }
 
+/// Whole seconds since 1970.
+fn now() -> i64 {
+    SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+}
+
 impl Token {
     /// The id in the text of a token, if it can be one.
     pub fn id_of(text: &str) -> Option<&str> {
@@ -136,8 +141,12 @@ impl Token {
     /// Whether a text is this token's, in a time that tells nothing of it, and it has not expired.
     pub fn is(&self, text: &str) -> bool {
         let secret = text.strip_prefix(PREFIX).and_then(|rest| rest.split_once('_')).map_or("", |(_, secret)| secret);
-        let now = SystemTime::UNIX_EPOCH.elapsed().map_or(i64::MAX, |since| i64::try_from(since.as_secs()).unwrap_or(0));
         let is_same: bool = Sha256::digest(secret).as_slice().ct_eq(&self.hash).into();
-        is_same && self.expires.is_none_or(|expires| now < expires)
+        is_same && !self.is_expired()
+    }
+
+    /// Whether it allows nothing any more.
+    pub fn is_expired(&self) -> bool {
+        self.expires.is_some_and(|expires| now() >= expires)
     }
 }

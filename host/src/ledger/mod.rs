@@ -45,6 +45,7 @@ impl From<rusqlite::Error> for LedgerError {
 }
 
 /// What became of a delivery so far.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -62,6 +63,14 @@ pub enum DeliveryStatus {
 }
 
 impl DeliveryStatus {
+    pub(crate) const ALL: [DeliveryStatus; 5] = [
+        DeliveryStatus::Waiting,
+        DeliveryStatus::Running,
+        DeliveryStatus::Done,
+        DeliveryStatus::Dead,
+        DeliveryStatus::Discarded,
+    ];
+
     /// The name in JSON and in tables.
     pub fn name(self) -> &'static str {
         match self {
@@ -82,6 +91,7 @@ const DEAD: i64 = 3;
 const DISCARDED: i64 = 4;
 
 /// A delivery.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Delivery {
@@ -131,6 +141,7 @@ pub struct DeliveryFilter {
 }
 
 /// An event that was recorded.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Emitted {

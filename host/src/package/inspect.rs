@@ -52,6 +52,7 @@ pub enum ModuleError {
 }
 
 /// What a library says about itself.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModuleInfo {
     /// The library's path in the package.

@@ -16,6 +16,7 @@ pub(crate) struct AddonRow {
 }
 
 /// A resource that an add-on provisioned.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Resource {

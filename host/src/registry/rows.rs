@@ -11,6 +11,7 @@ use crate::{
 };
 
 /// Whether a plugin takes calls.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -38,6 +39,7 @@ impl Status {
 }
 
 /// An installed plugin, as it is listed.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Serialize)]
 pub struct PluginSummary {
     /// The id: the name in lower case, with `-` for spaces.
@@ -53,6 +55,7 @@ pub struct PluginSummary {
 }
 
 /// A version in a plugin's history.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Serialize)]
 pub struct InstalledVersion {
     /// The version.
@@ -64,6 +67,7 @@ pub struct InstalledVersion {
 }
 
 /// Everything about an installed plugin.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Serialize)]
 pub struct PluginDetails {
     /// As it is listed.
@@ -99,6 +103,7 @@ pub struct PluginDetails {
 }
 
 /// A usage specification of a plugin, and the one in the usage API.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct UsageSpecState {
@@ -115,6 +120,7 @@ pub struct UsageSpecState {
 }
 
 /// What is to be done with a usage specification.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PendingSpec {

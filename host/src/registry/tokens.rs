@@ -1,11 +1,12 @@
 //! The tokens of clients: who may do what over HTTP. Only the hash of a token's secret is kept.
 
-use rusqlite::{OptionalExtension, Row, params};
+use rusqlite::{Row, params};
 use serde::{Deserialize, Serialize};
 
 use super::{Registry, RegistryError};
 
 /// What a token allows. Each allows what those before it do.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -39,6 +40,7 @@ impl Scope {
 }
 
 /// A token of a client's, without its secret, which nobody has but the client.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Token {
@@ -79,13 +81,6 @@ impl Registry {
         let mut statement = connection.prepare_cached(&format!("{SELECT} ORDER BY created, id"))?;
         let rows = statement.query_map((), token)?;
         Ok(rows.collect::<Result<_, _>>()?)
-    }
-
-    /// A token by its id.
-    pub(crate) fn token(&self, id: &str) -> Result<Option<Token>, RegistryError> {
-        let connection = self.main();
-        let mut statement = connection.prepare_cached(&format!("{SELECT} WHERE id = ?1"))?;
-        Ok(statement.query_row([id], token).optional()?)
     }
 
     /// Keeps a token. A running server notices by the registry's generation.

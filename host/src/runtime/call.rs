@@ -155,6 +155,7 @@ impl Serialize for Borrowed<'_> {
 
 /// The objects that a hook takes, in their JSON form. What a hook doesn't take may be there and is left alone, so that one
 /// document serves a whole asset's life.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HookObjects {
@@ -325,6 +326,7 @@ impl HookObjects {
 }
 
 /// What a hook answered, and what it changed.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HookAnswer {

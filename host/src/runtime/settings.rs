@@ -6,6 +6,7 @@ use billhook_plugin_api::Hook;
 use serde::{Deserialize, Serialize};
 
 /// Where a plugin runs.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Isolation {
@@ -27,6 +28,7 @@ impl Isolation {
 }
 
 /// How a plugin is run. Every field may be left out; the defaults suit most.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
@@ -56,6 +58,7 @@ pub struct RuntimeSettings {
 }
 
 /// What differs for one hook.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
@@ -70,6 +73,7 @@ pub struct HookSettings {
 }
 
 /// What a worker process may use.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
@@ -87,8 +91,10 @@ pub struct WorkerLimits {
     /// The names of the environment variables that it sees; none unless set.
     pub environment: Vec<String>,
     /// Files and folders that it may read, besides its package, the system's libraries, and its own folder.
+    #[cfg_attr(feature = "server", schema(value_type = Vec<String>))]
     pub read: Vec<PathBuf>,
     /// Files and folders that it may write, besides its own folder.
+    #[cfg_attr(feature = "server", schema(value_type = Vec<String>))]
     pub write: Vec<PathBuf>,
     /// Confinements that may be missing, where the kernel lacks them: `landlock`, `seccomp`. A worker that lacks another one
     /// doesn't start.
@@ -96,6 +102,7 @@ pub struct WorkerLimits {
 }
 
 /// What keeps a worker from doing harm, and needs the kernel for it.
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]

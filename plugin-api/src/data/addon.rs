@@ -12,6 +12,7 @@ use crate::Json;
 pub type AddonConfig = BTreeMap<String, String>;
 
 /// What a platform asks an add-on for: a new resource, or another plan for one.
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AddonRequest {
@@ -39,6 +40,7 @@ pub struct AddonRequest {
 }
 
 /// A resource that an add-on made.
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Provisioned {
@@ -74,6 +76,7 @@ impl Provisioned {
 }
 
 /// What a platform proves itself with.
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Credentials {
@@ -105,6 +108,7 @@ impl std::fmt::Debug for Credentials {
 }
 
 /// Somebody whom the platform vouches for, and who wants to see their resource.
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SingleSignOn {

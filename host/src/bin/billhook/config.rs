@@ -18,6 +18,11 @@ pub(crate) struct Config {
     usage_api: Option<UsageApiSettings>,
     handlers: Handlers,
     log: Log,
+    #[cfg(feature = "server")]
+    server: billhook::server::ServerOptions,
+    /// Left alone by a command that was built without the server.
+    #[cfg(not(feature = "server"))]
+    server: toml::Table,
 }
 
 /// What is allowed to handlers.
@@ -72,6 +77,12 @@ impl Config {
             let message = if is_about_value { "a value of the wrong kind" } else { error.message() };
             anyhow::anyhow!("the configuration {} is wrong: {line}{message}", path.display())
         })
+    }
+
+    /// How the server works with this configuration.
+    #[cfg(feature = "server")]
+    pub(crate) fn server(&self) -> billhook::server::ServerOptions {
+        self.server.clone()
     }
 
     /// How the host works with this configuration.

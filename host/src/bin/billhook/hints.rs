@@ -35,6 +35,11 @@ pub(crate) fn hint(error: &HostError) -> Option<String> {
             "--force upgrades nevertheless; another name makes it another plugin".to_owned()
         }
         HostError::InUse { .. } => "the backend releases them; --force removes it nevertheless".to_owned(),
+        HostError::HasResources { addon, .. } => {
+            format!("listresources --addon {addon} shows them; --force removes the plugin nevertheless, and they stay listed")
+        }
+        HostError::AddonTaken { plugin, .. } => format!("removeplugin {plugin}, or give this add-on another id"),
+        HostError::NoToken { .. } => "token list shows them".to_owned(),
         HostError::UsageUnsent { .. } => {
             "reconcile sends it; --force removes the plugin nevertheless, and the records stay".to_owned()
         }

@@ -27,6 +27,7 @@ pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> an
     let host = global.new_host()?;
     let progress = Progress::start(format!("installing {}", arguments.package.display()));
     let install = Install {
+        plugin: None,
         settings: settings.as_deref(),
         force: arguments.force,
         isolation: arguments.isolation.map(Into::into),

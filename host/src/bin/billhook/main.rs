@@ -19,6 +19,7 @@ mod listdeliveries;
 mod listevents;
 mod listhandlers;
 mod listplugins;
+mod listresources;
 mod loadplugin;
 mod log;
 mod newplugin;
@@ -31,12 +32,15 @@ mod redrive;
 mod removeevent;
 mod removehandler;
 mod removeplugin;
+#[cfg(feature = "server")]
+mod serve;
 mod sethandler;
 mod setplugin;
 mod showdelivery;
 mod showhandler;
 mod showplugin;
 mod times;
+mod token;
 
 use std::{
     fs,
@@ -160,6 +164,14 @@ enum Verb {
     /// Bring the usage API up to date: specifications of units, and usage that was left unsent
     #[command(name = "reconcile")]
     Reconcile,
+    /// Serve management, hooks, events and add-on provisioning over HTTP, with a page to look at
+    #[cfg(feature = "server")]
+    Serve(serve::Arguments),
+    /// Make, list and remove the tokens by which a server's clients prove who they are
+    Token(token::Arguments),
+    /// List what add-ons provisioned
+    #[command(name = "listresources")]
+    ListResources(listresources::Arguments),
     /// Pack the example plugin, load it into a temporary home, and run the whole life of an asset
     Quickstart(quickstart::Arguments),
     /// Print the completion script of a shell
@@ -172,7 +184,7 @@ fn main() -> ExitCode {
     #[cfg(unix)]
     let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, std::sync::Arc::default());
     let command = Command::parse();
-    start_log(command.global.verbose);
+    start_log(&command);
     let output = Output::new(command.global.json);
     match run(command.verb, &command.global, &output) {
         Ok(()) => ExitCode::SUCCESS,
@@ -216,6 +228,10 @@ fn run(verb: Verb, global: &Global, output: &Output) -> anyhow::Result<()> {
         Verb::Discard(arguments) => discard::run(&arguments, global, output),
         Verb::Log(arguments) => log::run(&arguments, global, output),
         Verb::Reconcile => reconcile::run(global, output),
+        #[cfg(feature = "server")]
+        Verb::Serve(arguments) => serve::run(&arguments, global, output),
+        Verb::Token(arguments) => token::run(&arguments, global, output),
+        Verb::ListResources(arguments) => listresources::run(&arguments, global, output),
         Verb::Quickstart(arguments) => quickstart::run(&arguments, output),
         Verb::Completions(arguments) => completions::run(&arguments),
     }
@@ -240,10 +256,14 @@ impl Global {
     }
 
     fn open(&self, home: PathBuf) -> anyhow::Result<Host> {
-        let named = self.config.clone().or_else(|| std::env::var_os("BILLHOOK_CONFIG").map(PathBuf::from));
-        let named = named.filter(|path| !path.as_os_str().is_empty());
-        let config = config::Config::read(named, &home)?;
+        let config = self.config(&home)?;
         Ok(Host::open_with(home, config.options()?)?)
+    }
+
+    /// The configuration for a home.
+    fn config(&self, home: &Path) -> anyhow::Result<config::Config> {
+        let named = self.config.clone().or_else(|| std::env::var_os("BILLHOOK_CONFIG").map(PathBuf::from));
+        config::Config::read(named.filter(|path| !path.as_os_str().is_empty()), home)
     }
 
     /// Opens the home, if there is one: only installing makes one, so that a misspelt name is noticed.
@@ -322,10 +342,21 @@ fn about(path: &Path) -> impl FnOnce(HostError) -> anyhow::Error {
     move |error| anyhow::Error::new(error).context(format!("{} was not installed", path.display()))
 }
 
-fn start_log(verbose: u8) {
+fn start_log(command: &Command) {
     use tracing_subscriber::{EnvFilter, fmt};
-    let level = ["warn", "info", "debug", "trace"][usize::from(verbose.min(3))];
+    // A server says what it does, and when; whoever runs a command looks at its answer.
+    #[cfg(feature = "server")]
+    let is_server = matches!(command.verb, Verb::Serve(_));
+    #[cfg(not(feature = "server"))]
+    let is_server = false;
+    let level = ["warn", "info", "debug", "trace"][usize::from(command.global.verbose.min(3)).max(usize::from(is_server))];
     let filter = EnvFilter::try_from_env("BILLHOOK_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour).without_time().init();
+    let log = fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour);
+    match (is_server, colour) {
+        (false, _) => log.without_time().init(),
+        (true, true) => log.init(),
+        // One object a line, for whatever collects logs.
+        (true, false) => log.json().flatten_event(true).init(),
+    }
 }

@@ -1,0 +1,76 @@
+//! `billhook serve`
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use billhook::{
+    Host,
+    server::{Metrics, Server},
+};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{Global, output::Output};
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// The address to listen on [default: 127.0.0.1:8420]
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// Let everybody on this machine do everything, without a token; only on a loopback address
+    #[arg(long)]
+    insecure_no_auth: bool,
+    /// Take no code over HTTP: neither packages nor handlers that run scripts
+    #[arg(long)]
+    no_uploads: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> anyhow::Result<()> {
+    let home = global.home()?;
+    let config = global.config(&home)?;
+    let mut options = config.server();
+    if let Some(listen) = &arguments.listen {
+        options.listen.clone_from(listen);
+    }
+    options.insecure_no_auth |= arguments.insecure_no_auth;
+    options.uploads &= !arguments.no_uploads;
+    let metrics = Metrics::install().map_err(|error| anyhow::anyhow!("metrics can't be counted: {error}"))?;
+    let host = Arc::new(Host::open_with(home, config.options()?.observe(true))?);
+    if !options.insecure_no_auth && host.tokens()?.is_empty() {
+        output.note("note", "there is no token yet, so nobody gets in; `billhook token create` makes one");
+    }
+    // The second time, at once: what is under way then is delivered, or called, again.
+    let asked = Arc::default();
+    for number in [SIGINT, SIGTERM] {
+        signal_hook::flag::register_conditional_shutdown(number, 130, Arc::clone(&asked))
+            .context("signals can't be watched")?;
+        signal_hook::flag::register(number, Arc::clone(&asked)).context("signals can't be watched")?;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads(options.blocking_threads())
+        .thread_name("billhook-server")
+        .build()
+        .context("the server's threads can't be started")?;
+    let done = runtime.block_on(async {
+        let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let scheme = if options.tls.is_some() { "https" } else { "http" };
+        let server = Server::bind(host, options, Some(metrics)).await?;
+        // The only line on standard output: whoever started the server learns from it where it is.
+        let address = server.address();
+        output.answer(&serde_json::json!({"listening": format!("{scheme}://{address}")}), |_| {
+            format!("listening on {scheme}://{address}")
+        })?;
+        let stop = async move {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        };
+        server.run(stop).await?;
+        anyhow::Ok(())
+    });
+    // A plugin that never returns would hold up the end for ever.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    done
+}

@@ -1,0 +1,96 @@
+//! `billhook token create | list | remove`
+
+use billhook::{Scope, Token};
+use clap::{Subcommand, ValueEnum};
+use serde::Serialize;
+
+use crate::{
+    Global,
+    output::{Output, rows},
+    times::{date, milliseconds},
+};
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Make a token, and print it: it is shown once and kept nowhere
+    Create {
+        /// What it allows; each scope allows what those before it do
+        #[arg(long, value_enum, value_name = "SCOPE")]
+        scope: ScopeArgument,
+        /// What you call it, to know it again
+        #[arg(long, value_name = "NAME", default_value = "unnamed")]
+        name: String,
+        /// How long it counts, such as 90d; for ever if left out
+        #[arg(long, value_name = "TIME", value_parser = milliseconds)]
+        expires: Option<u64>,
+    },
+    /// List the tokens
+    List,
+    /// Remove a token: within a second, no server takes it any more
+    Remove {
+        /// Its id, as list shows it
+        #[arg(value_name = "ID")]
+        id: String,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum ScopeArgument {
+    /// To look at everything
+    Read,
+    /// Also to call hooks, notify, emit events, and tell which assets are in use
+    Emit,
+    /// Also to change what is installed and set
+    Manage,
+}
+
+#[derive(Serialize)]
+struct Created {
+    token: String,
+    #[serde(flatten)]
+    about: Token,
+}
+
+pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> anyhow::Result<()> {
+    match &arguments.verb {
+        Verb::Create { scope, name, expires } => {
+            let scope = match scope {
+                ScopeArgument::Read => Scope::Read,
+                ScopeArgument::Emit => Scope::Emit,
+                ScopeArgument::Manage => Scope::Manage,
+            };
+            let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs();
+            let until = |lasts: u64| i64::try_from(now.saturating_add(lasts.div_ceil(1000))).unwrap_or(i64::MAX);
+            let (about, token) = global.new_host()?.create_token(name, scope, expires.map(until))?;
+            output.answer(&Created { token, about }, |created| created.token.clone())
+        }
+        Verb::List => {
+            let tokens = global.existing_host()?.map(|host| host.tokens()).transpose()?.unwrap_or_default();
+            let terminal = output.is_terminal();
+            output.answer(&tokens, |tokens| {
+                let titles = ["Id", "Name", "Scope", "Made", "Expires"];
+                rows(terminal, &titles, tokens.iter().map(cells))
+            })
+        }
+        Verb::Remove { id } => {
+            global.host()?.remove_token(id)?;
+            output.answer(&serde_json::json!({"removed": id}), |_| format!("the token {id} was removed"))
+        }
+    }
+}
+
+fn cells(token: &Token) -> Vec<String> {
+    vec![
+        token.id.clone(),
+        token.name.clone(),
+        token.scope.name().to_owned(),
+        date(token.created * 1000),
+        token.expires.map(|expires| date(expires * 1000)).unwrap_or_default(),
+    ]
+}

@@ -1,0 +1,70 @@
+//! The API under `/api/v1`, and the two views of asset types that the Business API Ecosystem has.
+
+mod catalogue;
+mod events;
+mod hooks;
+mod plugins;
+
+use axum::{
+    extract::State,
+    http::{HeaderValue, Method, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::{
+    operation::{Api, operation},
+    problem::Problem,
+    state::App,
+};
+
+pub(super) use plugins::receive_to_file;
+
+/// A part of a list.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Page<T> {
+    /// The newest first.
+    items: Vec<T>,
+    /// What `cursor` has to be to go on; none behind the last.
+    next: Option<i64>,
+}
+
+impl<T> Page<T> {
+    /// A part of at most `limit` items, cut from one more.
+    fn cut(mut items: Vec<T>, limit: usize, number: impl Fn(&T) -> i64) -> Self {
+        let is_more = items.len() > limit;
+        items.truncate(limit);
+        let next = items.last().filter(|_| is_more).map(number);
+        Page { items, next }
+    }
+}
+
+/// The most items of a part of a list, and how many there are unless said otherwise.
+const MOST: usize = 1_000;
+const USUAL: usize = 100;
+
+/// A limit that was asked for.
+fn limit(asked: Option<usize>) -> Result<usize, Problem> {
+    match asked.unwrap_or(USUAL) {
+        limit @ 1..=MOST => Ok(limit),
+        _ => Err(Problem::bad_request(format!("limit has to be 1 to {MOST}"))),
+    }
+}
+
+pub(super) fn add_to(api: &mut Api) {
+    plugins::add_to(api);
+    hooks::add_to(api);
+    events::add_to(api);
+    catalogue::add_to(api);
+    api.add(
+        operation(Method::GET, "/api/v1/openapi.json", None, "server", "This document")
+            .answers_plain(200, "an OpenAPI document"),
+        document,
+    );
+}
+
+async fn document(State(app): State<App>) -> Response {
+    let text = app.document().map(|document| document.text.clone()).unwrap_or_default();
+    ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], text).into_response()
+}

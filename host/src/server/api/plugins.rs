@@ -1,0 +1,355 @@
+//! Managing plugins.
+
+use std::time::Duration;
+
+use axum::{
+    Extension, Json,
+    body::Body,
+    extract::{Request, State},
+    http::{Method, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use http_body_util::BodyExt as _;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::{io::AsyncWriteExt as _, time::timeout};
+use utoipa::{IntoParams, ToSchema};
+
+use super::{Page, limit};
+use crate::{
+    Downgrade, Host, HostError, Install, Installed, Isolation, PluginDetails, PluginSummary, Resource, ResourceFilter,
+    RuntimeSettings, Scope,
+    server::{
+        auth::Client,
+        operation::{Api, operation},
+        problem::Problem,
+        request::{JsonBody, Parameters, PathPart, is_of_type},
+        state::App,
+    },
+};
+
+const TAG: &str = "plugins";
+const GONE: (u16, &str) = (404, "there is no such plugin");
+const CLASH: (u16, &str) = (409, "something that is there stands against it");
+const WRONG: (u16, &str) = (422, "the package or the settings are wrong: every fault is told");
+
+/// How a package is taken.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+struct Upload {
+    /// Upgrade also if the package is another author's, or spells its name differently.
+    force: bool,
+    /// Where the plugin runs: `in-process` or `process`.
+    #[param(value_type = Option<String>)]
+    isolation: Option<Isolation>,
+}
+
+/// How a plugin is removed.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+struct Removal {
+    /// Also if assets use it, usage of it is unsent, or its add-on has resources.
+    force: bool,
+}
+
+/// How a plugin goes back to an older version.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+struct DowngradeBody {
+    /// The version; the one before unless set.
+    version: Option<String>,
+    /// Settings for the older version; those that are there unless set.
+    #[schema(value_type = Option<Object>)]
+    settings: Option<Value>,
+}
+
+/// The place of a plugin among the listeners of an event.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Priority {
+    /// Lower ones come first.
+    priority: u32,
+}
+
+/// Which resources are listed.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+struct ResourceQuery {
+    /// The add-on.
+    addon: Option<String>,
+    /// At most so many, 1 to 1000; 100 unless set.
+    limit: Option<usize>,
+    /// The `next` of the part before.
+    cursor: Option<i64>,
+}
+
+pub(super) fn add_to(api: &mut Api) {
+    let (get, post, put) = (Method::GET, Method::POST, Method::PUT);
+    api.add(
+        operation(get.clone(), "/api/v1/plugins", Scope::Read, TAG, "List the installed plugins")
+            .answers::<Vec<PluginSummary>>(200, "the plugins, by id")
+            .fails(&[]),
+        list,
+    );
+    api.add(
+        operation(post.clone(), "/api/v1/plugins", Scope::Manage, TAG, "Install a package, or upgrade its plugin")
+            .describe("The body is the zip. It is checked without running it, tried in a child process, and installed.")
+            .query::<Upload>()
+            .takes_package()
+            .answers::<Installed>(201, "it is installed")
+            .fails(&[(403, "uploads are switched off"), CLASH, (413, "the package is too large"), WRONG]),
+        upload,
+    );
+    api.add(
+        operation(get.clone(), "/api/v1/plugins/{id}", Scope::Read, TAG, "Show everything about a plugin")
+            .describe("Settings may be secrets: only a token with the scope `manage` sees them.")
+            .answers::<PluginDetails>(200, "the plugin")
+            .fails(&[GONE]),
+        show,
+    );
+    api.add(
+        operation(put.clone(), "/api/v1/plugins/{id}", Scope::Manage, TAG, "Upgrade this plugin with a package")
+            .query::<Upload>()
+            .takes_package()
+            .answers::<Installed>(200, "it is upgraded")
+            .fails(&[GONE, CLASH, (413, "the package is too large"), WRONG]),
+        upgrade,
+    );
+    api.add(
+        operation(Method::DELETE, "/api/v1/plugins/{id}", Scope::Manage, TAG, "Remove a plugin")
+            .query::<Removal>()
+            .answers::<PluginSummary>(200, "what was removed")
+            .fails(&[GONE, CLASH]),
+        remove,
+    );
+    api.add(
+        operation(post.clone(), "/api/v1/plugins/{id}/downgrade", Scope::Manage, TAG, "Go back to an older version")
+            .takes::<DowngradeBody>()
+            .answers::<PluginSummary>(200, "the plugin")
+            .fails(&[GONE, CLASH, WRONG]),
+        downgrade,
+    );
+    for (path, summary) in [
+        ("/api/v1/plugins/{id}/enable", "Let a plugin take calls again"),
+        ("/api/v1/plugins/{id}/disable", "Keep a plugin from taking calls"),
+    ] {
+        let enabled = path.ends_with("enable");
+        api.add(
+            operation(post.clone(), path, Scope::Manage, TAG, summary)
+                .answers::<PluginSummary>(200, "the plugin")
+                .fails(&[GONE]),
+            move |state, id| set_enabled(state, id, enabled),
+        );
+    }
+    api.add(
+        operation(get.clone(), "/api/v1/plugins/{id}/settings", Scope::Manage, TAG, "Show a plugin's settings")
+            .answers_plain(200, "a JSON document")
+            .fails(&[GONE]),
+        settings,
+    );
+    api.add(
+        operation(put.clone(), "/api/v1/plugins/{id}/settings", Scope::Manage, TAG, "Give a plugin other settings")
+            .describe("The body is the settings, a JSON document. If the plugin refuses them, the old ones stay.")
+            .takes::<Value>()
+            .answers::<PluginSummary>(200, "the plugin")
+            .fails(&[GONE, WRONG]),
+        set_settings,
+    );
+    api.add(
+        operation(put.clone(), "/api/v1/plugins/{id}/runtime", Scope::Manage, TAG, "Run a plugin otherwise")
+            .takes::<RuntimeSettings>()
+            .answers::<PluginSummary>(200, "the plugin")
+            .fails(&[GONE, WRONG]),
+        set_runtime,
+    );
+    api.add(
+        operation(put, "/api/v1/plugins/{id}/priority", Scope::Manage, TAG, "Give a plugin its place among listeners")
+            .takes::<Priority>()
+            .answers::<Priority>(200, "the place")
+            .fails(&[GONE]),
+        set_priority,
+    );
+    api.add(
+        operation(get, "/api/v1/resources", Scope::Read, "add-ons", "List what add-ons provisioned")
+            .query::<ResourceQuery>()
+            .answers::<Page<Resource>>(200, "resources, the newest first")
+            .fails(&[]),
+        resources,
+    );
+}
+
+async fn list(State(app): State<App>) -> Result<Json<Vec<PluginSummary>>, Problem> {
+    Ok(Json(app.manage(Host::list).await??))
+}
+
+async fn show(
+    State(app): State<App>,
+    Extension(client): Extension<Client>,
+    PathPart(id): PathPart,
+) -> Result<Json<PluginDetails>, Problem> {
+    let mut details = app.manage(move |host| host.show(&id)).await??;
+    if client.scope < Scope::Manage {
+        details.settings = Value::Null;
+    }
+    Ok(Json(details))
+}
+
+async fn upload(
+    State(app): State<App>,
+    Parameters(how): Parameters<Upload>,
+    request: Request,
+) -> Result<Response, Problem> {
+    Ok((StatusCode::CREATED, Json(install(&app, how, None, request).await?)).into_response())
+}
+
+async fn upgrade(
+    State(app): State<App>,
+    PathPart(id): PathPart,
+    Parameters(how): Parameters<Upload>,
+    request: Request,
+) -> Result<Json<Installed>, Problem> {
+    let named = id.clone();
+    app.manage(move |host| host.show(&named)).await??;
+    Ok(Json(install(&app, how, Some(id), request).await?))
+}
+
+async fn install(app: &App, how: Upload, id: Option<String>, request: Request) -> Result<Installed, Problem> {
+    refuse_uploads(app)?;
+    let (parts, body) = request.into_parts();
+    if !["application/zip", "application/octet-stream"].iter().any(|kind| is_of_type(&parts.headers, kind)) {
+        let detail = "a package has to be declared as Content-Type: application/zip";
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
+    }
+    let length = parts.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    if length.is_some_and(|length: u64| length > app.host.package_limit()) {
+        return Err(too_large(app));
+    }
+    let _turn = app.upload_turn().await?;
+    let package = receive(app, body).await?;
+    let Upload { force, isolation } = how;
+    app.manage(move |host| {
+        host.install(package.path(), &Install { settings: None, force, isolation, plugin: id.as_deref() })
+    })
+    .await?
+    .map_err(Problem::from)
+}
+
+/// Refuses code that comes in over HTTP, where the operator doesn't want any.
+pub(in crate::server) fn refuse_uploads(app: &App) -> Result<(), Problem> {
+    if app.options.uploads {
+        return Ok(());
+    }
+    let detail = "this server takes no code over HTTP: neither packages nor handlers that run scripts";
+    Err(Problem::new(StatusCode::FORBIDDEN, detail))
+}
+
+fn too_large(app: &App) -> Problem {
+    let detail = format!("the package has more than {} bytes", app.host.package_limit());
+    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
+}
+
+/// Writes a body to a file of the home, piece by piece as it comes.
+async fn receive(app: &App, mut body: Body) -> Result<tempfile::NamedTempFile, Problem> {
+    let (file, mut writer) = receive_to_file(app).await?;
+    let most = app.host.package_limit();
+    let write = async {
+        let mut size = 0_u64;
+        while let Some(frame) = timeout(Duration::from_secs(app.options.receive_s), body.frame()).await.map_err(|_| late())? {
+            let frame = frame.map_err(|error| Problem::bad_request(format!("the package broke off: {error}")))?;
+            let Ok(piece) = frame.into_data() else { continue };
+            size += piece.len() as u64;
+            if size > most {
+                return Err(too_large(app));
+            }
+            writer.write_all(&piece).await.map_err(unwritable)?;
+        }
+        writer.flush().await.map_err(unwritable)
+    };
+    timeout(Duration::from_secs(app.options.upload_s), write).await.map_err(|_| late())??;
+    Ok(file)
+}
+
+/// A file of the home that a package can be written to; it is deleted when it is dropped.
+pub(in crate::server) async fn receive_to_file(
+    app: &App,
+) -> Result<(tempfile::NamedTempFile, tokio::fs::File), Problem> {
+    let file = app.manage(Host::upload_file).await??;
+    let writer = file.reopen().map_err(unwritable)?;
+    Ok((file, tokio::fs::File::from_std(writer)))
+}
+
+fn late() -> Problem {
+    Problem::new(StatusCode::REQUEST_TIMEOUT, "the package took too long to arrive")
+}
+
+fn unwritable(error: std::io::Error) -> Problem {
+    Problem::new(StatusCode::INSUFFICIENT_STORAGE, format!("the package can't be written to the home: {error}"))
+}
+
+async fn remove(
+    State(app): State<App>,
+    PathPart(id): PathPart,
+    Parameters(Removal { force }): Parameters<Removal>,
+) -> Result<Json<PluginSummary>, Problem> {
+    Ok(Json(app.manage(move |host| host.remove(&id, force)).await??))
+}
+
+async fn downgrade(
+    State(app): State<App>,
+    PathPart(id): PathPart,
+    JsonBody(DowngradeBody { version, settings }): JsonBody<DowngradeBody>,
+) -> Result<Json<PluginSummary>, Problem> {
+    let settings = settings.map(|settings| settings.to_string());
+    let downgraded = app.manage(move |host| {
+        host.downgrade(&id, &Downgrade { version: version.as_deref(), settings: settings.as_deref() })
+    });
+    Ok(Json(downgraded.await??))
+}
+
+async fn set_enabled(
+    State(app): State<App>,
+    PathPart(id): PathPart,
+    enabled: bool,
+) -> Result<Json<PluginSummary>, Problem> {
+    Ok(Json(app.manage(move |host| host.set_enabled(&id, enabled)).await??))
+}
+
+async fn settings(State(app): State<App>, PathPart(id): PathPart) -> Result<Json<Value>, Problem> {
+    Ok(Json(app.manage(move |host| host.show(&id)).await??.settings))
+}
+
+async fn set_settings(
+    State(app): State<App>,
+    PathPart(id): PathPart,
+    JsonBody(settings): JsonBody<Box<serde_json::value::RawValue>>,
+) -> Result<Json<PluginSummary>, Problem> {
+    Ok(Json(app.manage(move |host| host.set_settings(&id, settings.get())).await??))
+}
+
+async fn set_runtime(
+    State(app): State<App>,
+    PathPart(id): PathPart,
+    JsonBody(runtime): JsonBody<RuntimeSettings>,
+) -> Result<Json<PluginSummary>, Problem> {
+    Ok(Json(app.manage(move |host| host.set_runtime(&id, &runtime)).await??))
+}
+
+async fn set_priority(
+    State(app): State<App>,
+    PathPart(id): PathPart,
+    JsonBody(place): JsonBody<Priority>,
+) -> Result<Json<Priority>, Problem> {
+    let priority = place.priority;
+    app.manage(move |host| host.set_priority(&id, priority)).await?.map_err(|error: HostError| Problem::from(error))?;
+    Ok(Json(place))
+}
+
+async fn resources(
+    State(app): State<App>,
+    Parameters(query): Parameters<ResourceQuery>,
+) -> Result<Json<Page<Resource>>, Problem> {
+    let most = limit(query.limit)?;
+    let filter = ResourceFilter { addon: query.addon, before: query.cursor, limit: most + 1, ..ResourceFilter::default() };
+    let found = app.manage(move |host| host.resources(&filter)).await??;
+    Ok(Json(Page::cut(found, most, |resource| resource.number)))
+}

@@ -1,0 +1,142 @@
+//! Who may ask for what: tokens and their scopes, and where a request may come from.
+
+use std::net::IpAddr;
+
+use axum::{
+    extract::{Request, State},
+    http::{HeaderMap, Method, StatusCode, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+
+use super::{problem::Problem, request::Peer, state::App};
+use crate::Scope;
+
+/// How a client proves who it is.
+const BEARER: &str = "Bearer realm=\"billhook\"";
+
+/// Who asks.
+#[derive(Debug, Clone)]
+pub(super) struct Client {
+    /// What it may do.
+    pub(super) scope: Scope,
+    /// The token's id; none where nobody has to prove anything.
+    pub(super) token: Option<String>,
+}
+
+impl Client {
+    /// Everybody, where the operator said so.
+    pub(super) fn anybody() -> Self {
+        Client { scope: Scope::Manage, token: None }
+    }
+}
+
+/// Finds out who asks, and refuses whoever may not.
+pub(super) fn authorize(app: &App, headers: &HeaderMap, peer: IpAddr, scope: Scope) -> Result<Client, Problem> {
+    if app.options.insecure_no_auth {
+        return Ok(Client::anybody());
+    }
+    let token = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(|value| {
+        let (scheme, token) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+    });
+    let Some(token) = token else {
+        return Err(Problem::unauthorized("this needs a token: Authorization: Bearer …", BEARER));
+    };
+    let client = by_token(app, token, peer)?;
+    if client.scope < scope {
+        let detail = format!("this needs a token with the scope {:?}; this one has {:?}", scope.name(), client.scope.name());
+        return Err(Problem::new(StatusCode::FORBIDDEN, detail));
+    }
+    Ok(client)
+}
+
+/// The client that has a token.
+pub(super) fn by_token(app: &App, text: &str, peer: IpAddr) -> Result<Client, Problem> {
+    if let Some(seconds) = app.failures.must_wait(peer, "") {
+        return Err(Problem::busy(StatusCode::TOO_MANY_REQUESTS, "too many wrong tokens came from there", seconds));
+    }
+    match app.token(text) {
+        Some(token) => Ok(Client { scope: token.scope, token: Some(token.id) }),
+        None => {
+            app.failures.note(peer, "");
+            Err(Problem::unauthorized("the token is none that counts", BEARER))
+        }
+    }
+}
+
+/// Refuses requests for another host, and those that another site's page makes: who has rebound a name to this address, or
+/// makes somebody's browser ask, gets nothing.
+pub(super) async fn check_origin(State(app): State<App>, request: Request, next: Next) -> Response {
+    match is_foreign(&app, request.method(), request.headers(), request.uri().host()) {
+        Some(detail) => Problem::new(StatusCode::FORBIDDEN, detail).into_response(),
+        None => next.run(request).await,
+    }
+}
+
+fn is_foreign(app: &App, method: &Method, headers: &HeaderMap, uri_host: Option<&str>) -> Option<&'static str> {
+    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+    let host = text(header::HOST).or(uri_host).unwrap_or_default();
+    if headers.get_all(header::HOST).iter().count() > 1 {
+        return Some("the request names several hosts");
+    }
+    // A request target with a host of its own takes the place of the header, and must not say something else.
+    if uri_host.is_some_and(|named| !bare(host).eq_ignore_ascii_case(named)) {
+        return Some("the request names two hosts");
+    }
+    if !is_ours(app, host) {
+        return Some("the request is for another host; the server's option hosts names those that are taken");
+    }
+    // A page of another site can make a browser send what changes something, and can't hide where it comes from.
+    let fetched_by = text("sec-fetch-site".parse().ok()?);
+    if fetched_by == Some("cross-site") && !(method == Method::GET || method == Method::HEAD) {
+        return Some("the request comes from a page of another site");
+    }
+    match text(header::ORIGIN) {
+        Some(origin) if !is_same_origin(app, origin, host) => Some("the request comes from a page of another site"),
+        _ => None,
+    }
+}
+
+/// A host without its port.
+fn bare(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((bare, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => bare,
+        _ => host,
+    }
+}
+
+/// Whether a request for a host is for this server.
+fn is_ours(app: &App, host: &str) -> bool {
+    let options = &app.options;
+    let is_listed = |name: &String| name.eq_ignore_ascii_case(host) || name.eq_ignore_ascii_case(bare(host));
+    if options.hosts.iter().any(is_listed) {
+        return true;
+    }
+    if !options.hosts.is_empty() {
+        return false;
+    }
+    // Where a token is needed, a name that somebody else chose gives them nothing.
+    if !options.insecure_no_auth {
+        return true;
+    }
+    let is_port = match host.rsplit_once(':') {
+        Some((_, port)) if !port.ends_with(']') => port.parse() == Ok(app.address.port()),
+        _ => app.address.port() == 80,
+    };
+    let bare = bare(host);
+    let is_loopback = bare.eq_ignore_ascii_case("localhost")
+        || bare.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    is_loopback && is_port
+}
+
+/// Whether a page's origin is this server's own.
+fn is_same_origin(app: &App, origin: &str, host: &str) -> bool {
+    let Some((scheme, named)) = origin.split_once("://") else { return false };
+    if app.options.public_url.as_deref().is_some_and(|url| url.eq_ignore_ascii_case(origin)) {
+        return true;
+    }
+    // A proxy may speak TLS for this server.
+    let is_scheme = scheme == "https" || (scheme == "http" && !app.is_tls);
+    is_scheme && named.eq_ignore_ascii_case(host)
+}

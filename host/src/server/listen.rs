@@ -1,0 +1,160 @@
+//! Connections: how many there are, how long they may take, and how they end.
+
+use std::{
+    future::Future,
+    io,
+    net::SocketAddr,
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::{Router, body::Body, extract::ConnectInfo, http::Request};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::GracefulShutdown,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time::{sleep, timeout},
+};
+use tokio_io_timeout::TimeoutStream;
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{
+        ServerConfig,
+        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+    },
+};
+use tower::ServiceExt as _;
+
+use super::{ServerOptionsError, TlsOptions, state::App};
+
+/// A certificate that connections are encrypted with.
+#[derive(Clone)]
+pub(super) struct Tls(TlsAcceptor);
+
+impl std::fmt::Debug for Tls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Tls")
+    }
+}
+
+impl Tls {
+    pub(super) fn load(options: &TlsOptions) -> Result<Self, ServerOptionsError> {
+        let TlsOptions { certificate, key } = options;
+        let wrong = |path: &std::path::Path, problem: String| ServerOptionsError::Certificate {
+            path: path.to_owned(),
+            problem,
+        };
+        let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(certificate)
+            .and_then(Iterator::collect)
+            .map_err(|error| wrong(certificate, error.to_string()))?;
+        if chain.is_empty() {
+            return Err(wrong(certificate, "it holds no certificate".to_owned()));
+        }
+        let private = PrivateKeyDer::from_pem_file(key).map_err(|error| wrong(key, error.to_string()))?;
+        let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, private))
+            .map_err(|error| wrong(certificate, error.to_string()))?;
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Tls(TlsAcceptor::from(Arc::new(config))))
+    }
+}
+
+/// Serves connections until `stop` is done, and then those that are open until they end, at most for the time of the options.
+pub(super) async fn serve(
+    listener: TcpListener,
+    tls: Option<Tls>,
+    app: App,
+    router: Router,
+    stop: impl Future<Output = ()> + Send,
+) {
+    let open = Arc::new(Semaphore::new(app.options.connections));
+    let graceful = GracefulShutdown::new();
+    let mut stop = pin!(stop);
+    loop {
+        // A turn before a connection: those that wait for one wait in the kernel, and cost nothing here.
+        let turn = tokio::select! {
+            () = &mut stop => break,
+            turn = Arc::clone(&open).acquire_owned() => turn,
+        };
+        let accepted = tokio::select! {
+            () = &mut stop => break,
+            accepted = listener.accept() => accepted,
+        };
+        let (connection, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of descriptors, mostly: some may be free in a moment.
+                tracing::warn!("a connection can't be accepted: {error}");
+                sleep(Duration::from_millis(20)).await;
+                continue;
+            }
+        };
+        let (app, router, tls, watcher) = (app.clone(), router.clone(), tls.clone(), graceful.watcher());
+        tokio::spawn(async move {
+            let _turn = turn;
+            if let Err(error) = serve_one(connection, peer, tls, &app, router, watcher).await {
+                tracing::debug!(%peer, "a connection ended: {error}");
+            }
+        });
+    }
+    drop(listener);
+    app.drain();
+    tracing::info!("stopping: what is under way may end");
+    if timeout(Duration::from_secs(app.options.drain_s), graceful.shutdown()).await.is_err() {
+        tracing::warn!("some requests didn't end in time and are cut off");
+    }
+}
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+async fn serve_one(
+    connection: TcpStream,
+    peer: SocketAddr,
+    tls: Option<Tls>,
+    app: &App,
+    router: Router,
+    watcher: hyper_util::server::graceful::Watcher,
+) -> Result<(), Failure> {
+    let _ = connection.set_nodelay(true);
+    let head = Duration::from_secs(app.options.receive_s);
+    match tls {
+        None => speak(connection, peer, head, router, watcher).await,
+        Some(Tls(acceptor)) => {
+            let encrypted = timeout(head, acceptor.accept(connection));
+            let encrypted = encrypted.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+            speak(encrypted, peer, head, router, watcher).await
+        }
+    }
+}
+
+async fn speak(
+    connection: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: SocketAddr,
+    head: Duration,
+    router: Router,
+    watcher: hyper_util::server::graceful::Watcher,
+) -> Result<(), Failure> {
+    // A client that reads or sends nothing for so long is gone, or wants to keep others out.
+    let mut connection = TimeoutStream::new(connection);
+    connection.set_write_timeout(Some(head));
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(ConnectInfo(peer));
+        router.clone().oneshot(request.map(Body::new))
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        // Also the longest that a connection is kept that asks for nothing.
+        .header_read_timeout(head)
+        .max_headers(100)
+        .max_buf_size(64 * 1024)
+        .serve_connection(TokioIo::new(Box::pin(connection)), service);
+    Ok(watcher.watch(connection).await?)
+}

@@ -1,0 +1,121 @@
+//! The HTTP server: management, hooks, events and add-on provisioning, and a page to look at.
+//!
+//! Only this part of the host is asynchronous. Everything that the host does blocks, and so has threads of its own; what waits
+//! for a network doesn't. It knows the host by its public functions alone.
+
+mod api;
+mod auth;
+mod failures;
+mod listen;
+mod metrics;
+mod operation;
+mod options;
+mod page;
+mod problem;
+mod provisioning;
+mod request;
+mod state;
+
+use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{Router, middleware};
+use tokio::net::TcpListener;
+
+pub use metrics::Metrics;
+pub use options::{ProvisioningOptions, ServerOptions, ServerOptionsError, TlsOptions};
+
+use crate::Host;
+use operation::Api;
+use state::{App, Shared};
+
+/// A server on a host, bound to its address and not running yet.
+///
+/// ```no_run
+/// use std::sync::Arc;
+/// use billhook::{Host, server::{Server, ServerOptions}};
+///
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// let host = Arc::new(Host::open("/var/lib/billhook")?);
+/// let server = Server::bind(host, ServerOptions::default(), None).await?;
+/// println!("listening on {}", server.address());
+/// server.run(async { let _ = tokio::signal::ctrl_c().await; }).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+    app: App,
+    tls: Option<listen::Tls>,
+}
+
+impl Server {
+    /// Checks the options and takes the address. `metrics` is what `/metrics` and the charts show; without it they show nothing.
+    pub async fn bind(
+        host: Arc<Host>,
+        options: ServerOptions,
+        metrics: Option<Arc<Metrics>>,
+    ) -> Result<Self, ServerOptionsError> {
+        options.check()?;
+        let tls = options.tls.as_ref().map(listen::Tls::load).transpose()?;
+        let wrong = |source| ServerOptionsError::Listen { address: options.listen.clone(), source };
+        let listener = TcpListener::bind(&options.listen).await.map_err(wrong)?;
+        let address = listener.local_addr().map_err(wrong)?;
+        // What it is bound to decides, not what was written: a name may stand for any address.
+        if options.insecure_no_auth && !address.ip().is_loopback() {
+            return Err(ServerOptionsError::NotLoopback { address });
+        }
+        let app = App(Arc::new(Shared::new(host, options, metrics, address, tls.is_some())));
+        Ok(Server { listener, address, app, tls })
+    }
+
+    /// The address that it listens on.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `stop` is done; then takes nothing new, and lets what is under way end, at most for the time of the options.
+    ///
+    /// Starts the host's deliveries, and its reconciler where it has a usage API. To be run on a runtime with a thread for
+    /// each call that may be under way: [`ServerOptions::blocking_threads`].
+    pub async fn run(self, stop: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
+        let Server { listener, app, tls, .. } = self;
+        let started = app.clone();
+        tokio::task::spawn_blocking(move || started.start()).await.map_err(io::Error::other)?.map_err(io::Error::other)?;
+        let keeper = tokio::spawn(keep(app.clone()));
+        let drain = Duration::from_secs(app.options.drain_s);
+        listen::serve(listener, tls, app.clone(), router(&app), stop).await;
+        keeper.abort();
+        let host = Arc::clone(&app.host);
+        // What is still delivered then is delivered again.
+        tokio::task::spawn_blocking(move || host.stop_deliveries(drain)).await.map_err(io::Error::other)
+    }
+}
+
+/// Keeps the house while the server runs.
+async fn keep(app: App) {
+    let mut ticks = tokio::time::interval(Duration::from_secs(5));
+    loop {
+        ticks.tick().await;
+        app.keep();
+    }
+}
+
+/// Everything that is served.
+fn router(app: &App) -> Router {
+    let mut api = Api::new(app.clone());
+    api::add_to(&mut api);
+    provisioning::add_to(&mut api);
+    metrics::add_to(&mut api);
+    let (router, document) = api.finish();
+    app.set_document(document);
+    let router = router.merge(page::router(app));
+    router
+        .fallback(problem::not_found)
+        .method_not_allowed_fallback(problem::method_not_allowed)
+        .layer(middleware::from_fn_with_state(app.clone(), auth::check_origin))
+        .layer(middleware::from_fn_with_state(app.clone(), request::observe))
+        .layer(tower_http::catch_panic::CatchPanicLayer::custom(problem::panicked))
+        .with_state(app.clone())
+}

@@ -1,0 +1,231 @@
+//! The operations of the API: each is described once, and from that it is routed, guarded and documented.
+
+use std::collections::BTreeMap;
+
+use axum::{
+    Router,
+    extract::{Request, State},
+    handler::Handler,
+    http::Method,
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{MethodFilter, MethodRouter, on},
+};
+use serde_json::{Value, json};
+use utoipa::{
+    IntoParams, ToSchema,
+    openapi::{
+        ContentBuilder, HttpMethod, OpenApi, OpenApiBuilder, Ref, RefOr, Required, Schema,
+        path::{OperationBuilder, ParameterBuilder, ParameterIn, Paths},
+        request_body::RequestBodyBuilder,
+        response::ResponseBuilder,
+        schema::{Object, Type},
+        security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme},
+    },
+};
+
+use super::{auth, problem, request, state::App};
+use crate::Scope;
+
+/// The document that describes the API.
+pub(super) struct Document {
+    /// As it is served.
+    pub(super) text: String,
+    /// The same to be looked at.
+    pub(super) value: Value,
+}
+
+type Schemas = Vec<(String, RefOr<Schema>)>;
+
+/// An operation that is to be added.
+pub(super) struct Operation {
+    method: Method,
+    path: &'static str,
+    scope: Option<Scope>,
+    described: OperationBuilder,
+    schemas: Schemas,
+}
+
+/// An operation for whoever has a scope.
+pub(super) fn operation(
+    method: Method,
+    path: &'static str,
+    scope: impl Into<Option<Scope>>,
+    tag: &'static str,
+    summary: &'static str,
+) -> Operation {
+    let scope = scope.into();
+    let mut described = OperationBuilder::new().tag(tag).summary(Some(summary));
+    described = match scope {
+        Some(scope) => described.security(SecurityRequirement::new("token", [scope.name()])),
+        None => described.securities(Some([])),
+    };
+    for name in path.split('{').skip(1).filter_map(|rest| rest.split('}').next()) {
+        let parameter = ParameterBuilder::new()
+            .name(name)
+            .parameter_in(ParameterIn::Path)
+            .required(Required::True)
+            .schema(Some(Object::with_type(Type::String)));
+        described = described.parameter(parameter);
+    }
+    Operation { method, path, scope, described, schemas: Vec::new() }
+}
+
+fn reference<T: ToSchema>(schemas: &mut Schemas) -> RefOr<Schema> {
+    T::schemas(schemas);
+    // Lists and the like have no name of their own.
+    match T::schema() {
+        RefOr::T(Schema::Object(object)) if !object.properties.is_empty() => {
+            let name = T::name().into_owned();
+            schemas.push((name.clone(), T::schema()));
+            RefOr::Ref(Ref::from_schema_name(name))
+        }
+        other => other,
+    }
+}
+
+impl Operation {
+    /// What it does, in more words.
+    pub(super) fn describe(mut self, text: &'static str) -> Self {
+        self.described = self.described.description(Some(text));
+        self
+    }
+
+    /// It takes a query.
+    pub(super) fn query<T: IntoParams>(mut self) -> Self {
+        for parameter in T::into_params(|| Some(ParameterIn::Query)) {
+            self.described = self.described.parameter(parameter);
+        }
+        self
+    }
+
+    /// It takes a JSON body.
+    pub(super) fn takes<T: ToSchema>(mut self) -> Self {
+        let schema = reference::<T>(&mut self.schemas);
+        let content = ContentBuilder::new().schema(Some(schema)).build();
+        let body = RequestBodyBuilder::new().content("application/json", content).required(Some(Required::True));
+        self.described = self.described.request_body(Some(body.build()));
+        self
+    }
+
+    /// It takes a package.
+    pub(super) fn takes_package(mut self) -> Self {
+        let content = ContentBuilder::new().build();
+        let body = RequestBodyBuilder::new()
+            .description(Some("the zip of a package"))
+            .content("application/zip", content)
+            .required(Some(Required::True));
+        self.described = self.described.request_body(Some(body.build()));
+        self
+    }
+
+    /// It answers with JSON.
+    pub(super) fn answers<T: ToSchema>(mut self, status: u16, text: &'static str) -> Self {
+        let schema = reference::<T>(&mut self.schemas);
+        let content = ContentBuilder::new().schema(Some(schema)).build();
+        let response = ResponseBuilder::new().description(text).content("application/json", content);
+        self.described = self.described.response(status.to_string(), response.build());
+        self
+    }
+
+    /// It answers with something else, or nothing.
+    pub(super) fn answers_plain(mut self, status: u16, text: &'static str) -> Self {
+        self.described = self.described.response(status.to_string(), ResponseBuilder::new().description(text).build());
+        self
+    }
+
+    /// It fails with a problem.
+    pub(super) fn fails(mut self, problems: &[(u16, &'static str)]) -> Self {
+        let own: &[(u16, &str)] = match self.scope {
+            Some(_) => &[(401, "no token, or one that doesn't count"), (403, "a token of another scope")],
+            None => &[],
+        };
+        for (status, text) in problems.iter().chain(own) {
+            let schema = reference::<problem::Body>(&mut self.schemas);
+            let content = ContentBuilder::new().schema(Some(schema)).build();
+            let response = ResponseBuilder::new().description(*text).content("application/problem+json", content);
+            self.described = self.described.response(status.to_string(), response.build());
+        }
+        self
+    }
+}
+
+/// Lets only those in who have a scope, and tells the handler who they are.
+async fn guard(State((app, scope)): State<(App, Scope)>, mut request: Request, next: Next) -> Response {
+    let peer = request::peer(&app, request.headers(), request.extensions().get());
+    match auth::authorize(&app, request.headers(), peer, scope) {
+        Ok(client) => {
+            request.extensions_mut().insert(client);
+            next.run(request).await
+        }
+        Err(problem) => problem.into_response(),
+    }
+}
+
+/// Collects operations.
+pub(super) struct Api {
+    app: App,
+    paths: Paths,
+    schemas: BTreeMap<String, RefOr<Schema>>,
+    routes: BTreeMap<&'static str, MethodRouter<App>>,
+}
+
+impl Api {
+    pub(super) fn new(app: App) -> Self {
+        let (paths, schemas, routes) = (Paths::new(), BTreeMap::new(), BTreeMap::new());
+        Api { app, paths, schemas, routes }
+    }
+
+    pub(super) fn app(&self) -> &App {
+        &self.app
+    }
+
+    /// Adds an operation, and what does it.
+    pub(super) fn add<T: 'static>(&mut self, operation: Operation, handler: impl Handler<T, App>) {
+        let Operation { method, path, scope, described, schemas } = operation;
+        self.schemas.extend(schemas);
+        let http = match method {
+            Method::GET => HttpMethod::Get,
+            Method::PUT => HttpMethod::Put,
+            Method::PATCH => HttpMethod::Patch,
+            Method::DELETE => HttpMethod::Delete,
+            _ => HttpMethod::Post,
+        };
+        self.paths.add_path_operation(path, vec![http], described);
+        let filter = MethodFilter::try_from(method).unwrap_or(MethodFilter::POST);
+        let mut route = on(filter, handler);
+        if let Some(scope) = scope {
+            route = route.layer(middleware::from_fn_with_state((self.app.clone(), scope), guard));
+        }
+        let present = self.routes.remove(path).unwrap_or_default();
+        self.routes.insert(path, present.merge(route));
+    }
+
+    /// The routes, and the document that describes them.
+    pub(super) fn finish(self) -> (Router<App>, Document) {
+        let mut components = utoipa::openapi::ComponentsBuilder::new();
+        for (name, schema) in self.schemas {
+            components = components.schema(name, schema);
+        }
+        for (name, scheme, text) in [
+            ("token", HttpAuthScheme::Bearer, "a token that `billhook token create` made"),
+            ("addon", HttpAuthScheme::Basic, "the add-on's id and its password"),
+        ] {
+            let mut scheme = Http::new(scheme);
+            scheme.description = Some(text.to_owned());
+            components = components.security_scheme(name, SecurityScheme::Http(scheme));
+        }
+        let mut info = utoipa::openapi::Info::new("billhook", env!("CARGO_PKG_VERSION"));
+        info.description =
+            Some("The plugin host for charging backends: management, hooks, events and add-on provisioning.".to_owned());
+        let document: OpenApi =
+            OpenApiBuilder::new().info(info).paths(self.paths).components(Some(components.build())).build();
+        let value = serde_json::to_value(&document).unwrap_or_else(|_| json!({}));
+        let text = serde_json::to_string_pretty(&value).unwrap_or_default();
+        let mut router = Router::new();
+        for (path, route) in self.routes {
+            router = router.route(path, route);
+        }
+        (router, Document { text, value })
+    }
+}

@@ -1,0 +1,81 @@
+//! Who is logged in. A session is a random name in a cookie; what it stands for is in memory, and ends with the server.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+
+/// A session that nobody used for so long has ended.
+const IDLE: Duration = Duration::from_secs(8 * 3600);
+/// So many there are at most; the oldest ones end.
+const MOST: usize = 10_000;
+
+/// Who is logged in.
+#[derive(Debug, Clone)]
+pub(super) struct Session {
+    /// The token that they logged in with; none where nobody has to.
+    pub(super) token: Option<String>,
+    /// What every form of theirs carries, so that no other site's form is taken for theirs.
+    pub(super) csrf: String,
+}
+
+/// All sessions, by the digest of their names: who reads the memory of the process can't take one over.
+#[derive(Debug, Default)]
+pub(in crate::server) struct Sessions(Mutex<HashMap<[u8; 32], (Session, Instant)>>);
+
+/// Text of chance that nobody guesses.
+fn chance() -> Option<String> {
+    let mut random = [0; 32];
+    getrandom::fill(&mut random).ok()?;
+    Some(BASE64_URL_SAFE_NO_PAD.encode(random))
+}
+
+impl Session {
+    /// Whether a form is one of theirs.
+    pub(super) fn is_own_form(&self, csrf: &str) -> bool {
+        Sha256::digest(csrf).ct_eq(&Sha256::digest(&self.csrf)).into()
+    }
+}
+
+impl Sessions {
+    /// Begins a session, and answers its name.
+    pub(super) fn begin(&self, token: Option<String>) -> Option<(String, Session)> {
+        let (name, csrf) = (chance()?, chance()?);
+        let session = Session { token, csrf };
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= MOST
+            && let Some(oldest) = all.iter().min_by_key(|(_, (_, used))| *used).map(|(name, _)| *name)
+        {
+            all.remove(&oldest);
+        }
+        all.insert(Sha256::digest(&name).into(), (session.clone(), Instant::now()));
+        Some((name, session))
+    }
+
+    /// The session of a name.
+    pub(super) fn find(&self, name: &str) -> Option<Session> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (session, used) = all.get_mut(&<[u8; 32]>::from(Sha256::digest(name)))?;
+        if used.elapsed() > IDLE {
+            return None;
+        }
+        *used = Instant::now();
+        Some(session.clone())
+    }
+
+    /// Ends a session.
+    pub(super) fn end(&self, name: &str) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.remove(&<[u8; 32]>::from(Sha256::digest(name)));
+    }
+
+    pub(in crate::server) fn forget_old(&self) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, (_, used)| used.elapsed() <= IDLE);
+    }
+}

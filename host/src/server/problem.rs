@@ -1,0 +1,258 @@
+//! What goes wrong, as clients hear of it: `application/problem+json` (RFC 9457).
+
+use std::any::Any;
+
+use axum::{
+    Json,
+    http::{HeaderValue, Method, StatusCode, Uri, header},
+    response::{IntoResponse, Response},
+};
+use billhook_plugin_api::ErrorKind;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
+
+use crate::{
+    BundleError, EventError, HookError, HostError, ProvisioningError, UsageError,
+    package::{CheckErrors, ManifestError},
+};
+
+/// Why a request came to nothing.
+#[derive(Debug)]
+pub(super) struct Problem(Box<Body>);
+
+/// The body of an answer to a request that came to nothing.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(super) struct Body {
+    /// What kind of problem it is: `about:blank`, which says that the status tells.
+    #[serde(rename = "type")]
+    kind: &'static str,
+    /// The status in words.
+    title: &'static str,
+    /// The HTTP status.
+    #[schema(value_type = u16)]
+    #[serde(serialize_with = "number")]
+    status: StatusCode,
+    /// What is wrong with this request.
+    detail: String,
+    /// What else is known: of a refusal its `kind`, `plugin`, `hook`, `asset`, `retry_after_ms` and `outcome_unknown`; of a
+    /// package its `errors`.
+    #[serde(flatten)]
+    #[schema(value_type = Object)]
+    more: Map<String, Value>,
+    #[serde(skip)]
+    challenge: Option<&'static str>,
+    #[serde(skip)]
+    retry_after: Option<u64>,
+}
+
+fn number<S: serde::Serializer>(status: &StatusCode, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u16(status.as_u16())
+}
+
+impl Problem {
+    pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        Problem(Box::new(Body {
+            kind: "about:blank",
+            title: status.canonical_reason().unwrap_or("Error"),
+            status,
+            detail: detail.into(),
+            more: Map::new(),
+            challenge: None,
+            retry_after: None,
+        }))
+    }
+
+    pub(super) fn status(&self) -> StatusCode {
+        self.0.status
+    }
+
+    pub(super) fn detail(&self) -> &str {
+        &self.0.detail
+    }
+
+    pub(super) fn bad_request(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, detail)
+    }
+
+    /// A client that has to prove who it is, and how.
+    pub(super) fn unauthorized(detail: &str, challenge: &'static str) -> Self {
+        let mut problem = Self::new(StatusCode::UNAUTHORIZED, detail);
+        problem.0.challenge = Some(challenge);
+        problem
+    }
+
+    /// It may go better later.
+    pub(super) fn busy(status: StatusCode, detail: impl Into<String>, seconds: u64) -> Self {
+        Self::new(status, detail).after(Some(seconds))
+    }
+
+    fn after(mut self, seconds: Option<u64>) -> Self {
+        self.0.retry_after = seconds;
+        self
+    }
+
+    pub(super) fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
+        self.0.more.insert(key.to_owned(), value.into());
+        self
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let Problem(body) = self;
+        if body.status.is_server_error() {
+            tracing::error!(status = body.status.as_u16(), "{}", body.detail);
+        }
+        let mut response = (body.status, Json(&body)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some(challenge) = body.challenge {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        }
+        if let Some(seconds) = body.retry_after {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        response
+    }
+}
+
+pub(super) async fn not_found(uri: Uri) -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, format!("there is nothing at {}", uri.path()))
+}
+
+pub(super) async fn method_not_allowed(method: Method, uri: Uri) -> Problem {
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} doesn't take {method}", uri.path()))
+}
+
+pub(super) fn panicked(panic: Box<dyn Any + Send>) -> Response {
+    let message = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+    tracing::error!("a panic in the server: {}", message.unwrap_or("it says nothing"));
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the server failed").into_response()
+}
+
+impl From<HookError> for Problem {
+    fn from(error: HookError) -> Self {
+        let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut problem = Problem::new(status, error.message());
+        let more = serde_json::to_value(&error).unwrap_or_default();
+        for (key, value) in more.as_object().into_iter().flatten() {
+            if !["status", "message"].contains(&key.as_str()) {
+                problem.0.more.insert(key.clone(), value.clone());
+            }
+        }
+        let after = error.retry_after().map(|delay| delay.as_secs_f64().ceil() as u64);
+        problem.after(after).with("outcome", "refused")
+    }
+}
+
+impl From<HostError> for Problem {
+    fn from(error: HostError) -> Self {
+        let detail = error.to_string();
+        let status = match &error {
+            HostError::NotInstalled { .. } | HostError::NoToken { .. } => StatusCode::NOT_FOUND,
+            HostError::InUse { .. }
+            | HostError::UsageUnsent { .. }
+            | HostError::SameVersion { .. }
+            | HostError::NewerInstalled { .. }
+            | HostError::OtherAuthor { .. }
+            | HostError::OtherSpelling { .. }
+            | HostError::AddonTaken { .. }
+            | HostError::HasResources { .. }
+            | HostError::NoOlderVersion { .. } => StatusCode::CONFLICT,
+            HostError::Package(_)
+            | HostError::Trial(_)
+            | HostError::SettingsRefused { .. }
+            | HostError::NotInHistory { .. }
+            | HostError::SettingsTooLarge { .. }
+            | HostError::RuntimeSettings { .. }
+            | HostError::OtherPlugin { .. }
+            | HostError::TokenName => StatusCode::UNPROCESSABLE_ENTITY,
+            HostError::SettingsNotJson(_) => StatusCode::BAD_REQUEST,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        let problem = Problem::new(status, detail);
+        match &error {
+            HostError::Package(errors) => problem.with("errors", package_errors(errors)),
+            _ => problem,
+        }
+    }
+}
+
+/// Every fault of a package on its own.
+fn package_errors(errors: &CheckErrors) -> Value {
+    let each = errors.0.iter().flat_map(|error| match error {
+        crate::package::CheckError::Manifest(ManifestError::Rules(violations)) => {
+            violations.iter().map(|violation| json!({"path": violation.path, "problem": violation.problem})).collect()
+        }
+        other => vec![json!({"problem": other.to_string()})],
+    });
+    each.collect()
+}
+
+impl From<EventError> for Problem {
+    fn from(error: EventError) -> Self {
+        let detail = error.to_string();
+        let status = match error {
+            EventError::NoHandler { .. } | EventError::NoDelivery { .. } => StatusCode::NOT_FOUND,
+            EventError::Unknown(_) | EventError::BadName(_) | EventError::Data { .. } | EventError::BadHandler(_) => {
+                StatusCode::UNPROCESSABLE_ENTITY
+            }
+            EventError::EventExists { .. }
+            | EventError::EventInUse { .. }
+            | EventError::HandlerExists { .. }
+            | EventError::HandlerInUse { .. }
+            | EventError::Delivery { .. } => StatusCode::CONFLICT,
+            EventError::Forbidden(forbidden) => {
+                let status =
+                    if forbidden.by_policy { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::FORBIDDEN };
+                return Problem::new(status, detail).with("handler", forbidden.handler).with("outcome", "refused");
+            }
+            EventError::Host(error) => return error.into(),
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Problem::new(status, detail)
+    }
+}
+
+impl From<BundleError> for Problem {
+    fn from(error: BundleError) -> Self {
+        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string())
+    }
+}
+
+impl From<UsageError> for Problem {
+    fn from(error: UsageError) -> Self {
+        let status = match error {
+            UsageError::NoUsageApi | UsageError::Busy(_) => StatusCode::SERVICE_UNAVAILABLE,
+            UsageError::Incomplete { .. } | UsageError::Bundle(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Problem::new(status, error.to_string())
+    }
+}
+
+impl From<ProvisioningError> for Problem {
+    fn from(error: ProvisioningError) -> Self {
+        let status = match &error {
+            ProvisioningError::NoAddon { .. } | ProvisioningError::NoResource { .. } => StatusCode::NOT_FOUND,
+            ProvisioningError::Refused(refusal) => match refusal.kind() {
+                ErrorKind::NotFound => StatusCode::NOT_FOUND,
+                ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+                // What became of it can be found out by asking again.
+                ErrorKind::Internal if refusal.is_outcome_unknown() => StatusCode::SERVICE_UNAVAILABLE,
+                ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+                _ => StatusCode::UNPROCESSABLE_ENTITY,
+            },
+            ProvisioningError::Busy(_) => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        let (detail, after) = match &error {
+            // What the add-on said is for the customer.
+            ProvisioningError::Refused(refusal) => (refusal.message().to_owned(), refusal.retry_after()),
+            other => (other.to_string(), None),
+        };
+        Problem::new(status, detail).after(after.map(|delay| delay.as_secs_f64().ceil() as u64))
+    }
+}

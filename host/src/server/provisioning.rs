@@ -1,0 +1,305 @@
+//! Add-on provisioning over HTTP, as cloudControl's and Heroku's platforms speak it.
+
+use axum::{
+    Json,
+    body::Body,
+    extract::{Request, State},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use billhook_plugin_api::{
+    Json as Document,
+    data::{AddonConfig, AddonRequest, ObjectId, SingleSignOn},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+use super::{
+    operation::{Api, operation},
+    problem::Problem,
+    request::{Peer, is_of_type, parse, read},
+    state::App,
+};
+use crate::{ProvisioningError, SignOnRequest};
+
+const TAG: &str = "add-ons";
+const BASIC: &str = "Basic realm=\"billhook\", charset=\"UTF-8\"";
+
+/// What goes wrong, as platforms read it.
+#[derive(Debug)]
+struct Refusal(Problem);
+
+/// The body of a refusal.
+#[derive(Debug, Serialize, ToSchema)]
+struct Message {
+    /// A sentence for the platform's customer.
+    message: String,
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let Refusal(problem) = self;
+        let message = Message { message: problem.detail().to_owned() };
+        let (mut parts, _) = problem.into_response().into_parts();
+        parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        parts.headers.remove(header::CONTENT_LENGTH);
+        Response::from_parts(parts, Body::from(serde_json::to_vec(&message).unwrap_or_default()))
+    }
+}
+
+impl<T: Into<Problem>> From<T> for Refusal {
+    fn from(problem: T) -> Self {
+        Refusal(problem.into())
+    }
+}
+
+/// What a platform asks for. It may send more, which the add-on sees in the whole body.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(default)]
+struct ResourceRequest {
+    /// The platform's id of the resource or its application, as cloudControl names it.
+    cloudcontrol_id: Option<ObjectId>,
+    /// The same, as Heroku names it.
+    heroku_id: Option<ObjectId>,
+    /// The platform's key for this request: again, it is answered with the same resource.
+    uuid: Option<String>,
+    /// The plan.
+    plan: Option<String>,
+    /// Where the customer's application runs.
+    region: Option<String>,
+    /// Where the platform can be asked about the resource.
+    callback_url: Option<String>,
+    /// What the customer asked for besides.
+    options: Option<Document<'static>>,
+}
+
+/// A resource that was made.
+#[derive(Debug, Serialize, ToSchema)]
+struct Created {
+    /// The add-on's id of it.
+    id: ObjectId,
+    /// What to set in the application's environment.
+    config: AddonConfig,
+    /// A sentence for the customer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
+}
+
+/// A resource that was changed.
+#[derive(Debug, Serialize, ToSchema)]
+struct Changed {
+    /// What to set in the application's environment.
+    config: AddonConfig,
+    /// A sentence for the customer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
+}
+
+pub(super) fn add_to(api: &mut Api) {
+    let options = api.app().options.provisioning.clone();
+    // As long as the server, which is made once in a process.
+    let path = |end: &str| -> &'static str { Box::leak(format!("{}{end}", options.base_path).into_boxed_str()) };
+    let described = "Basic authentication: the user is the add-on's id, the password the one that its plugin has.";
+    for end in ["/resources", "/resources/"] {
+        api.add(
+            operation(Method::POST, path(end), None, TAG, "A customer added the add-on")
+                .describe(described)
+                .takes::<ResourceRequest>()
+                .answers::<Created>(201, "the resource; the same one if the uuid was seen before")
+                .answers::<Message>(401, "wrong credentials, or none")
+                .answers::<Message>(422, "the add-on refuses")
+                .answers::<Message>(503, "the add-on can't now"),
+            create,
+        );
+    }
+    for end in ["/resources/{id}", "/resources/{id}/"] {
+        api.add(
+            operation(Method::PUT, path(end), None, TAG, "A customer chose another plan")
+                .describe(described)
+                .takes::<ResourceRequest>()
+                .answers::<Changed>(200, "the resource's configuration")
+                .answers::<Message>(404, "the add-on has no such resource"),
+            update,
+        );
+        api.add(
+            operation(Method::DELETE, path(end), None, TAG, "A customer removed the add-on")
+                .describe(described)
+                .answers_plain(200, "it is gone")
+                .answers::<Message>(404, "the add-on has no such resource"),
+            delete,
+        );
+    }
+    let sign_on_path: &'static str = Box::leak(options.sign_on_path.into_boxed_str());
+    for path in [sign_on_path, Box::leak(format!("{sign_on_path}/").into_boxed_str())] {
+        api.add(
+            operation(Method::POST, path, None, TAG, "A platform sends somebody to see their resource")
+                .describe("A form: id, token, timestamp, nav-data, email, app. token is the SHA-1 of id:salt:timestamp.")
+                .answers_plain(302, "to where the add-on shows the resource, with the cookie heroku-nav-data")
+                .answers::<Message>(403, "nobody vouches for them, or it is too long ago"),
+            sign_on,
+        );
+    }
+}
+
+/// Finds out which add-on's platform asks.
+async fn addon(app: &App, headers: &HeaderMap, Peer(peer): Peer) -> Result<String, Refusal> {
+    let wrong = || Problem::unauthorized("wrong credentials, or none", BASIC);
+    let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let encoded = value.and_then(|value| {
+        let (scheme, encoded) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("basic").then_some(encoded.trim())
+    });
+    let decoded = encoded.and_then(|encoded| BASE64_STANDARD.decode(encoded).ok());
+    let decoded = decoded.and_then(|bytes| String::from_utf8(bytes).ok());
+    let Some((addon, password)) = decoded.as_deref().and_then(|pair| pair.split_once(':')) else {
+        return Err(wrong().into());
+    };
+    if let Some(seconds) = app.failures.must_wait(peer, addon) {
+        let detail = "too many wrong passwords came from there";
+        return Err(Problem::busy(StatusCode::TOO_MANY_REQUESTS, detail, seconds).into());
+    }
+    let (named, password) = (addon.to_owned(), password.to_owned());
+    match app.call(&format!("addon {addon}"), move |host| host.check_addon_password(&named, &password)).await? {
+        Ok(true) => Ok(addon.to_owned()),
+        Ok(false) | Err(ProvisioningError::NoAddon { .. }) => {
+            app.failures.note(peer, addon);
+            Err(wrong().into())
+        }
+        // Nobody can be let in as long as the add-on doesn't say who may.
+        Err(error) => {
+            tracing::error!(addon, "its credentials can't be had: {error}");
+            let detail = "the add-on doesn't answer now";
+            Err(Problem::busy(StatusCode::SERVICE_UNAVAILABLE, detail, 5).into())
+        }
+    }
+}
+
+/// Reads what a platform asks for.
+async fn asked(app: &App, headers: &HeaderMap, body: Body) -> Result<AddonRequest, Refusal> {
+    if !is_of_type(headers, "application/json") {
+        let detail = "the body has to be declared as Content-Type: application/json";
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail).into());
+    }
+    let bytes = read(app, body).await?;
+    let bad = |detail: String| Refusal(Problem::bad_request(detail));
+    let whole: Map<String, Value> =
+        serde_json::from_slice(&bytes).map_err(|error| bad(format!("the body is no JSON object: {error}")))?;
+    // A plan that is a number, or the like, is the client's mistake, and no reason to say that it isn't JSON.
+    let request: ResourceRequest = parse(&bytes)?;
+    let body = Document::from_value(&whole).map_err(|error| bad(error.to_string()))?;
+    let ResourceRequest { cloudcontrol_id, heroku_id, uuid, plan, region, callback_url, options } = request;
+    let uuid = uuid.filter(|uuid| !uuid.is_empty());
+    if uuid.as_ref().is_some_and(|uuid| uuid.len() > 255) {
+        return Err(bad("the uuid has more than 255 bytes".to_owned()));
+    }
+    let platform_id = cloudcontrol_id.or(heroku_id);
+    let options = options.unwrap_or_default();
+    Ok(AddonRequest { uuid, platform_id, plan, region, callback_url, options, body })
+}
+
+/// The id at the end of a path; decoded.
+fn id_of(request: &Request) -> Result<String, Refusal> {
+    let path = request.uri().path().trim_end_matches('/');
+    let last = path.rsplit('/').next().unwrap_or_default();
+    let decoded = percent_encoding::percent_decode_str(last).decode_utf8();
+    let decoded = decoded.map_err(|_| Problem::bad_request("the resource's id is not UTF-8"))?;
+    Ok(decoded.into_owned())
+}
+
+async fn create(State(app): State<App>, peer: Peer, request: Request) -> Result<Response, Refusal> {
+    let (parts, body) = request.into_parts();
+    let addon = addon(&app, &parts.headers, peer).await?;
+    let request = asked(&app, &parts.headers, body).await?;
+    let created = app.call(&format!("addon {addon}"), move |host| host.create_resource(&addon, &request)).await??;
+    let resource = created.resource;
+    let none = || Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the resource has no id");
+    let id = resource.id.ok_or_else(none)?;
+    let created = Created { id, config: resource.config, message: resource.message };
+    Ok((StatusCode::CREATED, Json(created)).into_response())
+}
+
+async fn update(State(app): State<App>, peer: Peer, request: Request) -> Result<Json<Changed>, Refusal> {
+    let id = id_of(&request)?;
+    let (parts, body) = request.into_parts();
+    let addon = addon(&app, &parts.headers, peer).await?;
+    let request = asked(&app, &parts.headers, body).await?;
+    let key = format!("addon {addon}");
+    let resource = app.call(&key, move |host| host.update_resource(&addon, &id, &request)).await??;
+    Ok(Json(Changed { config: resource.config, message: None }))
+}
+
+async fn delete(State(app): State<App>, peer: Peer, request: Request) -> Result<Json<Map<String, Value>>, Refusal> {
+    let id = id_of(&request)?;
+    let addon = addon(&app, request.headers(), peer).await?;
+    let key = format!("addon {addon}");
+    app.call(&key, move |host| host.delete_resource(&addon, &id)).await??;
+    Ok(Json(Map::new()))
+}
+
+/// The form of single sign-on.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct SignOnForm {
+    id: String,
+    token: String,
+    timestamp: String,
+    #[serde(rename = "nav-data")]
+    nav_data: String,
+    /// The same, as some clients spell it.
+    #[serde(rename = "nav_data")]
+    nav_data_too: String,
+    email: String,
+    app: String,
+}
+
+async fn sign_on(State(app): State<App>, Peer(peer): Peer, request: Request) -> Result<Response, Refusal> {
+    let (parts, body) = request.into_parts();
+    if !is_of_type(&parts.headers, "application/x-www-form-urlencoded") {
+        let detail = "the body has to be declared as Content-Type: application/x-www-form-urlencoded";
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail).into());
+    }
+    let bytes = read(&app, body).await?;
+    let form: SignOnForm =
+        serde_urlencoded::from_bytes(&bytes).map_err(|error| Problem::bad_request(error.to_string()))?;
+    let SignOnForm { id, token, timestamp, nav_data, nav_data_too, email, app: application } = form;
+    let nav_data = if nav_data.is_empty() { nav_data_too } else { nav_data };
+    if let Some(seconds) = app.failures.must_wait(peer, "sign-on") {
+        return Err(Problem::busy(StatusCode::TOO_MANY_REQUESTS, "too many wrong tokens came from there", seconds).into());
+    }
+    let login = SingleSignOn { email, app: application, nav_data: nav_data.clone() };
+    let request = SignOnRequest { id, token, timestamp, login };
+    let Some(signed_on) = app.call("single sign-on", move |host| host.sign_on(&request)).await?.map_err(sign_on_refusal)?
+    else {
+        app.failures.note(peer, "sign-on");
+        return Err(Problem::new(StatusCode::FORBIDDEN, "nobody vouches for this sign-on, or it is too old").into());
+    };
+    let location = HeaderValue::from_str(&signed_on.location)
+        .map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the add-on answered no address"))?;
+    let mut response = (StatusCode::FOUND, [(header::LOCATION, location)]).into_response();
+    if let Some(cookie) = cookie(&nav_data, app.is_tls) {
+        response.headers_mut().insert(header::SET_COOKIE, cookie);
+    }
+    Ok(response)
+}
+
+/// An add-on without single sign-on lets nobody in.
+fn sign_on_refusal(error: ProvisioningError) -> Refusal {
+    match error {
+        ProvisioningError::Refused(refusal) if refusal.status() < 500 => {
+            Problem::new(StatusCode::FORBIDDEN, refusal.message()).into()
+        }
+        error => error.into(),
+    }
+}
+
+/// The cookie that the platform's bar at the top of the page is made of. Its script reads it, so it isn't hidden from scripts.
+fn cookie(nav_data: &str, is_tls: bool) -> Option<HeaderValue> {
+    // What a cookie can't hold is written as in an address.
+    const PLAIN: &percent_encoding::AsciiSet =
+        &percent_encoding::CONTROLS.add(b' ').add(b'"').add(b',').add(b';').add(b'\\').add(b'%');
+    let value = percent_encoding::utf8_percent_encode(nav_data, PLAIN);
+    let secure = if is_tls { "; Secure" } else { "" };
+    HeaderValue::from_str(&format!("heroku-nav-data={value}; Path=/; SameSite=Lax{secure}")).ok()
+}

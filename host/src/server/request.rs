@@ -1,0 +1,144 @@
+//! What comes in: who sent it, what it took, and its body, which is read within limits.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use axum::{
+    body::{Body, Bytes},
+    extract::{ConnectInfo, FromRequest, FromRequestParts, MatchedPath, Query, Request, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
+    middleware::Next,
+    response::Response,
+};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use serde::de::DeserializeOwned;
+use tokio::time::timeout;
+
+use super::{problem::Problem, state::App};
+
+/// The address of whoever asks.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer(pub(super) IpAddr);
+
+impl FromRequestParts<App> for Peer {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        Ok(Peer(peer(app, &parts.headers, parts.extensions.get())))
+    }
+}
+
+/// The address of whoever asks: the connection's, or what the proxy tells.
+pub(super) fn peer(app: &App, headers: &HeaderMap, connection: Option<&ConnectInfo<SocketAddr>>) -> IpAddr {
+    let told = headers.get_all("x-forwarded-for").iter().next_back().and_then(|value| value.to_str().ok());
+    let told = told.and_then(|list| list.rsplit(',').next()?.trim().parse().ok());
+    let own = connection.map_or(IpAddr::from([0, 0, 0, 0]), |ConnectInfo(address)| address.ip());
+    told.filter(|_| app.options.behind_proxy).unwrap_or(own).to_canonical()
+}
+
+/// Logs and counts a request, and says in its answer what browsers must not do with it.
+pub(super) async fn observe(State(app): State<App>, request: Request, next: Next) -> Response {
+    let start = Instant::now();
+    let method = request.method().clone();
+    let path = request.uri().path().to_owned();
+    let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let peer = peer(&app, request.headers(), request.extensions().get());
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
+    if !headers.contains_key(header::CACHE_CONTROL) {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+    if !headers.contains_key(header::CONTENT_SECURITY_POLICY) {
+        headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
+    }
+    let (status, took) = (response.status().as_u16(), start.elapsed());
+    // Routes and not paths, of which there are as many as clients can think of.
+    let route = route.unwrap_or_else(|| "none".to_owned());
+    let labels = [("method", method.as_str().to_owned()), ("route", route), ("status", status.to_string())];
+    metrics::counter!("billhook_http_requests_total", &labels).increment(1);
+    metrics::histogram!("billhook_http_duration_seconds", &labels[..2]).record(took.as_secs_f64());
+    tracing::info!(target: "billhook::requests", %peer, %method, path, status, took_us = took.as_micros() as u64, "request");
+    response
+}
+
+/// Whether a request's body is of a media type.
+pub(super) fn is_of_type(headers: &HeaderMap, expected: &str) -> bool {
+    let Some(value) = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()) else { return false };
+    value.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(expected)
+}
+
+/// Reads a body: no more bytes and no longer than the options say.
+pub(super) async fn read(app: &App, body: Body) -> Result<Bytes, Problem> {
+    let most = app.options.body_kb.saturating_mul(1024);
+    let time = Duration::from_secs(app.options.receive_s);
+    let read = timeout(time, Limited::new(body, most).collect()).await;
+    match read {
+        Err(_) => Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "the body took too long to arrive")),
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            let detail = format!("the body has more than {most} bytes");
+            Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail))
+        }
+        Ok(Err(error)) => Err(Problem::bad_request(format!("the body can't be read: {error}"))),
+    }
+}
+
+/// A body of JSON.
+#[derive(Debug)]
+pub(super) struct JsonBody<T>(pub(super) T);
+
+impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
+        let (parts, body) = request.into_parts();
+        if !is_of_type(&parts.headers, "application/json") {
+            let detail = "the body has to be declared as Content-Type: application/json";
+            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
+        }
+        let bytes = read(app, body).await?;
+        parse(&bytes).map(JsonBody)
+    }
+}
+
+/// Reads JSON.
+pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    serde_json::from_slice(bytes).map_err(|error| {
+        let status = match error.classify() {
+            serde_json::error::Category::Data => StatusCode::UNPROCESSABLE_ENTITY,
+            _ => StatusCode::BAD_REQUEST,
+        };
+        Problem::new(status, format!("the body can't be taken: {error}"))
+    })
+}
+
+/// The parameters of a query.
+#[derive(Debug)]
+pub(super) struct Parameters<T>(pub(super) T);
+
+impl<T: DeserializeOwned> FromRequestParts<App> for Parameters<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _app: &App) -> Result<Self, Problem> {
+        let query = Query::try_from_uri(&parts.uri).map(|Query(parameters)| Parameters(parameters));
+        query.map_err(|error| Problem::bad_request(format!("the query can't be taken: {}", error.body_text())))
+    }
+}
+
+/// The parts of a path, decoded.
+#[derive(Debug)]
+pub(super) struct PathPart(pub(super) String);
+
+impl FromRequestParts<App> for PathPart {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let path = axum::extract::Path::<String>::from_request_parts(parts, app).await;
+        let axum::extract::Path(part) = path.map_err(|error| Problem::bad_request(error.body_text()))?;
+        Ok(PathPart(part))
+    }
+}

@@ -1,0 +1,241 @@
+//! What all requests share.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    net::SocketAddr,
+    ops::Deref,
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use axum::http::StatusCode;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
+
+use super::{
+    Metrics, ServerOptions, failures::Failures, operation::Document, options::MANAGEMENT, page::Sessions,
+    problem::Problem,
+};
+use crate::{EventError, Host, Token, UsageError};
+
+/// What all requests share.
+#[derive(Clone)]
+pub(super) struct App(pub(super) Arc<Shared>);
+
+pub(super) struct Shared {
+    pub(super) host: Arc<Host>,
+    pub(super) options: ServerOptions,
+    pub(super) metrics: Option<Arc<Metrics>>,
+    pub(super) address: SocketAddr,
+    pub(super) is_tls: bool,
+    pub(super) failures: Failures,
+    pub(super) sessions: Sessions,
+    /// Calls of plugins, of one plugin each, and everything else that blocks.
+    calls: Arc<Semaphore>,
+    by_plugin: Mutex<HashMap<String, Arc<Semaphore>>>,
+    management: Arc<Semaphore>,
+    uploads: Arc<Semaphore>,
+    tokens: ArcSwap<Tokens>,
+    document: OnceLock<Document>,
+    is_draining: AtomicBool,
+}
+
+/// The tokens of a generation of the registry.
+#[derive(Default)]
+struct Tokens {
+    generation: Option<i64>,
+    by_id: HashMap<String, Token>,
+}
+
+impl Deref for App {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+impl fmt::Debug for App {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("App").field("host", &self.host).finish_non_exhaustive()
+    }
+}
+
+/// How long a request waits for its turn.
+const TURN: Duration = Duration::from_secs(5);
+
+impl Shared {
+    pub(super) fn new(
+        host: Arc<Host>,
+        options: ServerOptions,
+        metrics: Option<Arc<Metrics>>,
+        address: SocketAddr,
+        is_tls: bool,
+    ) -> Self {
+        Shared {
+            failures: Failures::new(options.guesses),
+            sessions: Sessions::default(),
+            calls: Arc::new(Semaphore::new(options.calls)),
+            by_plugin: Mutex::default(),
+            management: Arc::new(Semaphore::new(MANAGEMENT)),
+            uploads: Arc::new(Semaphore::new(2)),
+            tokens: ArcSwap::default(),
+            document: OnceLock::new(),
+            is_draining: AtomicBool::new(false),
+            host,
+            options,
+            metrics,
+            address,
+            is_tls,
+        }
+    }
+
+    pub(super) fn set_document(&self, document: Document) {
+        let _ = self.document.set(document);
+    }
+
+    /// What the API's document says.
+    pub(super) fn document(&self) -> Option<&Document> {
+        self.document.get()
+    }
+
+    pub(super) fn drain(&self) {
+        self.is_draining.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.is_draining.load(Ordering::Relaxed)
+    }
+
+    /// Starts what runs beside the requests.
+    pub(super) fn start(&self) -> Result<(), EventError> {
+        self.host.start_deliveries()?;
+        match self.host.start_reconciler() {
+            Ok(()) | Err(UsageError::NoUsageApi) => {}
+            Err(error) => tracing::error!("{error}"),
+        }
+        Ok(())
+    }
+
+    /// What is done every few seconds.
+    pub(super) fn keep(&self) {
+        self.sessions.forget_old();
+        if let Some(metrics) = &self.metrics {
+            metrics.keep();
+        }
+    }
+
+    /// The token that a text is, if it is one that counts.
+    pub(super) fn token(&self, text: &str) -> Option<Token> {
+        let id = Token::id_of(text)?;
+        let tokens = self.tokens();
+        let found = match tokens.by_id.get(id) {
+            Some(token) => Some(token.clone()),
+            // It may have been made just now.
+            None => {
+                self.host.refresh().ok()?;
+                self.tokens().by_id.get(id).cloned()
+            }
+        };
+        found.filter(|token| token.is(text))
+    }
+
+    /// A token that was shown before, if it still counts.
+    pub(super) fn token_by_id(&self, id: &str) -> Option<Token> {
+        self.tokens().by_id.get(id).filter(|token| !token.is_expired()).cloned()
+    }
+
+    fn tokens(&self) -> Arc<Tokens> {
+        let generation = self.host.generation();
+        let tokens = self.tokens.load_full();
+        if tokens.generation == Some(generation) {
+            return tokens;
+        }
+        match self.host.tokens() {
+            Ok(all) => {
+                let by_id = all.into_iter().map(|token| (token.id.clone(), token)).collect();
+                let tokens = Arc::new(Tokens { generation: Some(generation), by_id });
+                self.tokens.store(Arc::clone(&tokens));
+                tokens
+            }
+            // Those that are known stay good.
+            Err(error) => {
+                tracing::error!("tokens can't be read: {error}");
+                tokens
+            }
+        }
+    }
+}
+
+impl App {
+    /// Does what blocks on a thread for that, when it is its turn: looking and managing.
+    pub(super) async fn manage<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Host) -> T + Send + 'static,
+    ) -> Result<T, Problem> {
+        let turn = turn(&self.management, "too many requests that manage are under way").await?;
+        self.run(work, (turn, None)).await
+    }
+
+    /// Takes the turn of an upload, which lasts as long as the answer lives.
+    pub(super) async fn upload_turn(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        turn(&self.uploads, "other packages are arriving").await
+    }
+
+    /// Calls a plugin, or something of a type that stands for one, on a thread for that, when it is its turn.
+    pub(super) async fn call<T: Send + 'static>(
+        &self,
+        plugin: &str,
+        work: impl FnOnce(&Host) -> T + Send + 'static,
+    ) -> Result<T, Problem> {
+        // First that of the plugin: those that wait for one that hangs hold nothing that others need.
+        let own = self.of_plugin(plugin);
+        let own = turn(&own, "too many calls of this plugin are under way").await?;
+        let turn = turn(&self.calls, "too many calls are under way").await?;
+        self.run(work, (turn, Some(own))).await
+    }
+
+    fn of_plugin(&self, plugin: &str) -> Arc<Semaphore> {
+        let mut all = self.by_plugin.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(own) = all.get(plugin) {
+            return Arc::clone(own);
+        }
+        // Names come from clients: those that nobody uses are forgotten.
+        if all.len() > 1_000 {
+            all.retain(|_, own| Arc::strong_count(own) > 1);
+        }
+        let own = Arc::new(Semaphore::new(self.options.calls_per_plugin));
+        all.insert(plugin.to_owned(), Arc::clone(&own));
+        own
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Host) -> T + Send + 'static,
+        turns: (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>),
+    ) -> Result<T, Problem> {
+        let host = Arc::clone(&self.host);
+        let run = move || {
+            // Given back when the work is done, and not when nobody waits for it any more.
+            let _turns = turns;
+            work(&host)
+        };
+        let done = tokio::task::spawn_blocking(run).await;
+        done.map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the server failed"))
+    }
+}
+
+async fn turn(of: &Arc<Semaphore>, problem: &str) -> Result<OwnedSemaphorePermit, Problem> {
+    if let Ok(turn) = Arc::clone(of).try_acquire_owned() {
+        return Ok(turn);
+    }
+    let busy = || Problem::busy(StatusCode::SERVICE_UNAVAILABLE, problem, 1);
+    timeout(TURN, Arc::clone(of).acquire_owned()).await.map_err(|_| busy())?.map_err(|_| busy())
+}
