@@ -25,6 +25,8 @@ mod growth;
 mod lifecycle;
 /// Zips that two readers could read differently, or that do harm.
 mod packages;
+/// The HTTP server: management, hooks, events, provisioning, and the page.
+mod server;
 /// What a plugin is offered: state, settings, log.
 mod services;
 /// The command: what it prints, where, and how it exits.

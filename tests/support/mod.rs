@@ -2,6 +2,7 @@
 
 mod handler_server;
 mod raw_zip;
+mod server;
 mod terminal;
 mod usage_api;
 
@@ -20,6 +21,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 pub(crate) use handler_server::{Call, HandlerServer, Reply};
+pub(crate) use server::{Answer, Server, token};
 pub(crate) use raw_zip::{Entry, RawZip};
 pub(crate) use terminal::run_on_terminal;
 pub(crate) use usage_api::{Fault, Paging, UsageServer, characteristic};

@@ -20,6 +20,17 @@ pub enum EventKind {
     Own,
 }
 
+impl EventKind {
+    /// The name in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            EventKind::BuiltIn => "built in",
+            EventKind::Hook => "hook",
+            EventKind::Own => "own",
+        }
+    }
+}
+
 /// An event that can be listened to.
 #[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

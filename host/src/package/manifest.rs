@@ -83,6 +83,28 @@ pub struct FormField {
     pub mandatory: bool,
 }
 
+impl FormField {
+    /// What sellers see beside it: its label, or else its name.
+    pub fn shown_label(&self) -> &str {
+        self.label.as_deref().unwrap_or(&self.name)
+    }
+
+    /// What an empty text field shows.
+    pub fn shown_placeholder(&self) -> &str {
+        self.placeholder.as_deref().unwrap_or_default()
+    }
+
+    /// The text that it has where the seller gives none.
+    pub fn default_text(&self) -> &str {
+        self.default.as_ref().and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// Whether a checkbox is checked where the seller does nothing.
+    pub fn is_checked(&self) -> bool {
+        self.default.as_ref().and_then(Value::as_bool).unwrap_or_default()
+    }
+}
+
 /// An add-on that a plugin provides to a platform.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Addon {

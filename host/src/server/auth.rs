@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{problem::Problem, request::Peer, state::App};
+use super::{problem::Problem, state::App};
 use crate::Scope;
 
 /// How a client proves who it is.

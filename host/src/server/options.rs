@@ -160,7 +160,22 @@ impl ServerOptions {
             if !path.starts_with('/') || path.ends_with('/') || path.contains("//") || !path.chars().all(is_plain) {
                 return wrong(name, "it has to begin with / and not to end with one, of letters, digits and -._~/");
             }
-            let taken = ["/api", "/charging", "/page", "/login", "/logout", "/metrics", "/healthz", "/readyz", "/assets"];
+            let taken = [
+                "/api",
+                "/assets",
+                "/charging",
+                "/deliveries",
+                "/events",
+                "/handlers",
+                "/healthz",
+                "/log",
+                "/login",
+                "/logout",
+                "/metrics",
+                "/plugins",
+                "/readyz",
+                "/resources",
+            ];
             if taken.iter().any(|taken| path == taken || path.starts_with(&format!("{taken}/"))) {
                 return wrong(name, "something else is there");
             }

@@ -38,6 +38,9 @@ pub(super) fn peer(app: &App, headers: &HeaderMap, connection: Option<&ConnectIn
     told.filter(|_| app.options.behind_proxy).unwrap_or(own).to_canonical()
 }
 
+/// What is asked for again and again.
+const QUIET: [&str; 4] = ["/healthz", "/readyz", "/metrics", "/log/rows"];
+
 /// Logs and counts a request, and says in its answer what browsers must not do with it.
 pub(super) async fn observe(State(app): State<App>, request: Request, next: Next) -> Response {
     let start = Instant::now();
@@ -61,7 +64,14 @@ pub(super) async fn observe(State(app): State<App>, request: Request, next: Next
     let labels = [("method", method.as_str().to_owned()), ("route", route), ("status", status.to_string())];
     metrics::counter!("billhook_http_requests_total", &labels).increment(1);
     metrics::histogram!("billhook_http_duration_seconds", &labels[..2]).record(took.as_secs_f64());
-    tracing::info!(target: "billhook::requests", %peer, %method, path, status, took_us = took.as_micros() as u64, "request");
+    // A backend calls hooks all the time, and what became of them is in the execution log.
+    let is_usual = status < 400 && (path.starts_with("/api/v1/hooks/") || QUIET.contains(&path.as_str()));
+    let took_us = took.as_micros() as u64;
+    if is_usual {
+        tracing::debug!(target: "billhook::requests", %peer, %method, path, status, took_us, "request");
+    } else {
+        tracing::info!(target: "billhook::requests", %peer, %method, path, status, took_us, "request");
+    }
     response
 }
 

@@ -1,6 +1,6 @@
 //! `billhook listevents`
 
-use billhook::{EventInfo, EventKind};
+use billhook::EventInfo;
 
 use crate::{
     Global,
@@ -13,13 +13,8 @@ pub(crate) fn run(global: &Global, output: &Output) -> anyhow::Result<()> {
     let terminal = output.is_terminal();
     output.answer(&events, |events| {
         let cells = |event: &EventInfo| {
-            let kind = match event.kind {
-                EventKind::BuiltIn => "built in",
-                EventKind::Hook => "hook",
-                _ => "own",
-            };
             let about = event.alias.clone().unwrap_or_else(|| event.description.clone());
-            vec![event.name.clone(), kind.to_owned(), about]
+            vec![event.name.clone(), event.kind.name().to_owned(), about]
         };
         rows(terminal, &["Event", "Kind", "About"], events.iter().map(cells))
     })

@@ -19,7 +19,7 @@ use super::{
     state::App,
 };
 
-pub(super) use plugins::receive_to_file;
+pub(super) use plugins::{receive_to_file, refuse_uploads};
 
 /// A part of a list.
 #[derive(Debug, Serialize, ToSchema)]

@@ -1,6 +1,151 @@
-//! The page.
+//! The page: what an operator looks at. Made on the server; the one script only adds to it.
+//!
+//! Whoever looks has logged in with a token, which became a session; what the token allows, the page allows. Every form carries
+//! the session's own mark, and the whole page a policy that lets nothing but its own files in.
+
+mod charts;
+mod escape;
+mod events;
+mod handlers;
+mod plugins;
+mod reference;
 mod session;
-use axum::Router;
+mod viewer;
+
+use askama::Template;
+use axum::{
+    Router,
+    http::{HeaderName, HeaderValue, StatusCode, header},
+    response::{Html, IntoResponse, Response},
+    routing::get,
+};
+
 pub(super) use session::Sessions;
-use super::state::App;
-pub(super) fn router(_app: &App) -> Router<App> { Router::new() }
+use viewer::Viewer;
+
+use super::{problem::Problem, state::App};
+
+/// What a page may load and do: its own files, and nothing else.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+                      form-action 'self'; base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'";
+
+pub(super) fn router(app: &App) -> Router<App> {
+    let _ = app;
+    Router::new()
+        .merge(viewer::router())
+        .merge(plugins::router())
+        .merge(handlers::router())
+        .merge(events::router())
+        .merge(reference::router())
+        .route("/assets/page.css", get(|| async { file("text/css; charset=utf-8", include_str!("static/page.css")) }))
+        .route(
+            "/assets/page.js",
+            get(|| async { file("text/javascript; charset=utf-8", include_str!("static/page.js")) }),
+        )
+        .route("/assets/icon.svg", get(|| async { file("image/svg+xml", include_str!("static/icon.svg")) }))
+}
+
+fn file(kind: &'static str, content: &'static str) -> Response {
+    // Asked for again at each start of a page: a new version of the server has other files.
+    let headers = [(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "no-cache")];
+    (headers, content).into_response()
+}
+
+/// What all pages have around them.
+struct Frame {
+    title: String,
+    /// The part of the page that this is, as the navigation names it.
+    part: &'static str,
+    viewer: Viewer,
+    notice: Option<Notice>,
+}
+
+/// What became of what the viewer did last.
+#[derive(Debug, Clone)]
+struct Notice {
+    is_error: bool,
+    text: String,
+}
+
+impl Frame {
+    /// The frame of a page, with what is to be told of what the viewer did before.
+    fn new(app: &App, title: impl Into<String>, part: &'static str, viewer: Viewer) -> Self {
+        let notice = viewer.session.as_deref().and_then(|name| app.sessions.take_notice(name));
+        Frame { title: title.into(), part, viewer, notice }
+    }
+
+    /// The same with an error of this very request.
+    fn with_error(self, text: impl Into<String>) -> Self {
+        Frame { notice: Some(Notice { is_error: true, text: text.into() }), ..self }
+    }
+}
+
+/// Renders a page.
+fn show(status: StatusCode, page: &impl Template) -> Response {
+    match page.render() {
+        Ok(html) => {
+            let policy = [
+                (header::CONTENT_SECURITY_POLICY, POLICY),
+                (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+            ];
+            (status, policy, Html(html)).into_response()
+        }
+        Err(error) => {
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the page can't be made: {error}")).into_response()
+        }
+    }
+}
+
+/// Sends the viewer on, after something was done.
+fn go_to(path: &str) -> Response {
+    let to = HeaderValue::from_str(path).unwrap_or(HeaderValue::from_static("/"));
+    (StatusCode::SEE_OTHER, [(header::LOCATION, to)]).into_response()
+}
+
+/// A name as a part of an address.
+fn part_of_path(name: &str) -> String {
+    percent_encoding::utf8_percent_encode(name, percent_encoding::NON_ALPHANUMERIC).to_string()
+}
+
+/// A page that tells why there is none.
+#[derive(Template)]
+#[template(path = "failure.html")]
+struct FailurePage {
+    frame: Frame,
+    status: u16,
+    detail: String,
+}
+
+/// Something went wrong on a page: told as a page.
+struct Failure(Box<FailurePage>);
+
+impl Failure {
+    fn of(app: &App, viewer: &Viewer, problem: impl Into<Problem>) -> Self {
+        let problem = problem.into();
+        let frame = Frame::new(app, "That didn't work", "", viewer.clone());
+        Failure(Box::new(FailurePage { frame, status: problem.status().as_u16(), detail: problem.detail().to_owned() }))
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        show(StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), &*self.0)
+    }
+}
+
+/// A moment in milliseconds since 1970, for people: seconds are enough.
+fn moment(milliseconds: i64) -> String {
+    let time = std::time::UNIX_EPOCH + std::time::Duration::from_millis(milliseconds.unsigned_abs());
+    let text = billhook_plugin_api::Timestamp::from(time).to_string();
+    let seconds = text.split(['.', 'Z']).next().unwrap_or_default();
+    seconds.replace('T', " ")
+}
+
+/// How long something took.
+fn took(microseconds: u64) -> String {
+    match microseconds {
+        0..1_000 => format!("{microseconds} µs"),
+        1_000..1_000_000 => format!("{:.1} ms", microseconds as f64 / 1e3),
+        _ => format!("{:.1} s", microseconds as f64 / 1e6),
+    }
+}

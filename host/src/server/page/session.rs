@@ -10,6 +10,8 @@ use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
+use super::Notice;
+
 /// A session that nobody used for so long has ended.
 const IDLE: Duration = Duration::from_secs(8 * 3600);
 /// So many there are at most; the oldest ones end.
@@ -22,6 +24,8 @@ pub(super) struct Session {
     pub(super) token: Option<String>,
     /// What every form of theirs carries, so that no other site's form is taken for theirs.
     pub(super) csrf: String,
+    /// What their next page is to tell them.
+    notice: Option<Notice>,
 }
 
 /// All sessions, by the digest of their names: who reads the memory of the process can't take one over.
@@ -44,17 +48,17 @@ impl Session {
 
 impl Sessions {
     /// Begins a session, and answers its name.
-    pub(super) fn begin(&self, token: Option<String>) -> Option<(String, Session)> {
+    pub(super) fn begin(&self, token: Option<String>) -> Option<String> {
         let (name, csrf) = (chance()?, chance()?);
-        let session = Session { token, csrf };
+        let session = Session { token, csrf, notice: None };
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() >= MOST
             && let Some(oldest) = all.iter().min_by_key(|(_, (_, used))| *used).map(|(name, _)| *name)
         {
             all.remove(&oldest);
         }
-        all.insert(Sha256::digest(&name).into(), (session.clone(), Instant::now()));
-        Some((name, session))
+        all.insert(Sha256::digest(&name).into(), (session, Instant::now()));
+        Some(name)
     }
 
     /// The session of a name.
@@ -66,6 +70,20 @@ impl Sessions {
         }
         *used = Instant::now();
         Some(session.clone())
+    }
+
+    /// Leaves word for the next page of a session.
+    pub(super) fn leave_notice(&self, name: &str, notice: Notice) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((session, _)) = all.get_mut(&<[u8; 32]>::from(Sha256::digest(name))) {
+            session.notice = Some(notice);
+        }
+    }
+
+    /// Takes the word that was left for a session.
+    pub(super) fn take_notice(&self, name: &str) -> Option<Notice> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get_mut(&<[u8; 32]>::from(Sha256::digest(name)))?.0.notice.take()
     }
 
     /// Ends a session.

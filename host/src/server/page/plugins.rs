@@ -1,0 +1,250 @@
+//! Plugins: what is installed and how it fares, the form that sellers will see, and taking packages.
+
+use askama::Template;
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, Multipart, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use serde::Deserialize;
+use tokio::io::AsyncWriteExt as _;
+
+use super::{
+    Failure, Frame,
+    charts::{self, PluginHour},
+    go_to, moment, part_of_path, show,
+    viewer::{OwnForm, Viewer, check_mark},
+};
+use crate::{
+    Host, HostError, Install, PluginDetails, PluginSummary, Resource, ResourceFilter, Scope, Status,
+    package::{FieldKind, FormField, Manifest},
+    server::{
+        api::{receive_to_file, refuse_uploads},
+        problem::Problem,
+        request::PathPart,
+        state::App,
+    },
+};
+
+pub(super) fn router() -> Router<App> {
+    Router::new()
+        .route("/", get(overview))
+        // Packages have a limit of their own, which is kept while they come in.
+        .route("/plugins", post(upload).layer(DefaultBodyLimit::disable()))
+        .route("/plugins/{id}", get(plugin))
+        .route("/plugins/{id}/enable", post(|state, path, form| change(state, path, form, Change::Enable)))
+        .route("/plugins/{id}/disable", post(|state, path, form| change(state, path, form, Change::Disable)))
+        .route("/plugins/{id}/remove", post(|state, path, form| change(state, path, form, Change::Remove)))
+        .route("/plugins/{id}/settings", post(set_settings))
+        .route("/resources", get(resources))
+}
+
+#[derive(Template)]
+#[template(path = "overview.html")]
+struct OverviewPage {
+    frame: Frame,
+    plugins: Vec<PluginSummary>,
+    hours: Vec<PluginHour>,
+    takes_uploads: bool,
+}
+
+async fn overview(State(app): State<App>, viewer: Viewer) -> Result<Response, Failure> {
+    let plugins = app.manage(Host::list).await.map_err(|problem| Failure::of(&app, &viewer, problem))?;
+    let plugins = plugins.map_err(|error| Failure::of(&app, &viewer, error))?;
+    let (hours, takes_uploads) = (charts::last_hour(&app), app.options.uploads);
+    let frame = Frame::new(&app, "Plugins", "plugins", viewer);
+    Ok(show(StatusCode::OK, &OverviewPage { frame, plugins, hours, takes_uploads }))
+}
+
+#[derive(Template)]
+#[template(path = "plugin.html")]
+struct PluginPage {
+    frame: Frame,
+    plugin: PluginDetails,
+    form: Vec<FormField>,
+    settings: Option<String>,
+    addon: Option<String>,
+    history: Vec<(String, String)>,
+    manifest: String,
+}
+
+async fn plugin(State(app): State<App>, viewer: Viewer, PathPart(id): PathPart) -> Result<Response, Failure> {
+    let found = app.manage(move |host| host.show(&id)).await.map_err(|problem| Failure::of(&app, &viewer, problem))?;
+    let plugin = found.map_err(|error| Failure::of(&app, &viewer, error))?;
+    // The rules held when it was installed.
+    let manifest = Manifest::parse(plugin.manifest.to_string().as_bytes()).ok();
+    let form = manifest.as_ref().map(|manifest| manifest.form.clone()).unwrap_or_default();
+    let addon = manifest.and_then(|manifest| manifest.addon).map(|addon| addon.id);
+    let pretty = |value: &serde_json::Value| serde_json::to_string_pretty(value).unwrap_or_default();
+    let settings = viewer.may_manage().then(|| pretty(&plugin.settings));
+    let history = plugin.history.iter().rev();
+    let history = history.map(|entry| (entry.version.clone(), moment(entry.installed_at * 1000))).collect();
+    let manifest = pretty(&plugin.manifest);
+    let frame = Frame::new(&app, plugin.summary.name.clone(), "plugins", viewer);
+    Ok(show(StatusCode::OK, &PluginPage { frame, plugin, form, settings, addon, history, manifest }))
+}
+
+/// What a viewer does with a plugin.
+#[derive(Clone, Copy)]
+enum Change {
+    Enable,
+    Disable,
+    Remove,
+}
+
+#[derive(Deserialize)]
+struct ChangeForm {
+    #[serde(default)]
+    force: Option<String>,
+}
+
+async fn change(
+    State(app): State<App>,
+    PathPart(id): PathPart,
+    OwnForm { viewer, form }: OwnForm<ChangeForm>,
+    change: Change,
+) -> Result<Response, Failure> {
+    viewer.demand(&app, Scope::Manage)?;
+    let named = id.clone();
+    let force = form.force.is_some();
+    let done = app.manage(move |host| match change {
+        Change::Enable => host.set_enabled(&named, true),
+        Change::Disable => host.set_enabled(&named, false),
+        Change::Remove => host.remove(&named, force),
+    });
+    let own = format!("/plugins/{}", part_of_path(&id));
+    let (text, is_error, to) = match done.await.map_err(|problem| Failure::of(&app, &viewer, problem))? {
+        Ok(_) => match change {
+            Change::Enable => (format!("{id} takes calls again."), false, own),
+            Change::Disable => (format!("{id} takes no calls now."), false, own),
+            Change::Remove => (format!("{id} was removed."), false, "/".to_owned()),
+        },
+        Err(error) => (error.to_string(), true, own),
+    };
+    viewer.tell(&app, text, is_error);
+    Ok(go_to(&to))
+}
+
+#[derive(Deserialize)]
+struct SettingsForm {
+    settings: String,
+}
+
+async fn set_settings(
+    State(app): State<App>,
+    PathPart(id): PathPart,
+    OwnForm { viewer, form }: OwnForm<SettingsForm>,
+) -> Result<Response, Failure> {
+    viewer.demand(&app, Scope::Manage)?;
+    let to = format!("/plugins/{}", part_of_path(&id));
+    let done = app.manage(move |host| host.set_settings(&id, form.settings.trim())).await;
+    match done.map_err(|problem| Failure::of(&app, &viewer, problem))? {
+        Ok(plugin) => viewer.tell(&app, format!("{} has the new settings.", plugin.id), false),
+        Err(error) => viewer.tell(&app, error.to_string(), true),
+    }
+    Ok(go_to(&to))
+}
+
+async fn upload(State(app): State<App>, viewer: Viewer, form: Multipart) -> Result<Response, Failure> {
+    viewer.demand(&app, Scope::Manage)?;
+    match install(&app, &viewer, form).await {
+        Ok(installed) => {
+            let plugin = &installed.plugin;
+            let mut text = match &installed.previous {
+                Some(previous) => format!("{} was upgraded from {previous} to {}.", plugin.id, plugin.version),
+                None => format!("{} was installed, version {}.", plugin.id, plugin.version),
+            };
+            if let Some(reason) = &installed.needs_settings {
+                text += &format!(" It needs settings: {reason}");
+            }
+            for warning in &installed.warnings {
+                text += &format!("\n{warning}");
+            }
+            viewer.tell(&app, text, false);
+            Ok(go_to(&format!("/plugins/{}", part_of_path(&plugin.id))))
+        }
+        Err(problem) if problem.status() == StatusCode::FORBIDDEN => Err(Failure::of(&app, &viewer, problem)),
+        Err(problem) => {
+            viewer.tell(&app, format!("The package was not installed. {}", problem.detail()), true);
+            Ok(go_to("/"))
+        }
+    }
+}
+
+/// Takes a package from a form: first the form's mark, then the file.
+async fn install(app: &App, viewer: &Viewer, mut form: Multipart) -> Result<crate::Installed, Problem> {
+    refuse_uploads(app)?;
+    let unreadable = |error: axum::extract::multipart::MultipartError| Problem::bad_request(error.body_text());
+    let (mut is_own, mut force) = (false, false);
+    let limit = std::time::Duration::from_secs(app.options.upload_s);
+    let deadline = tokio::time::Instant::now() + limit;
+    let late = || Problem::new(StatusCode::REQUEST_TIMEOUT, "It took too long to arrive.");
+    loop {
+        let field = tokio::time::timeout_at(deadline, form.next_field()).await.map_err(|_| late())?;
+        let Some(mut field) = field.map_err(unreadable)? else { break };
+        let name = field.name().unwrap_or_default().to_owned();
+        if name == "package" {
+            if !is_own {
+                return Err(check_mark(app, viewer, "").err().unwrap_or_else(late));
+            }
+            let _turn = app.upload_turn().await?;
+            let (file, mut writer) = receive_to_file(app).await?;
+            let mut size = 0_u64;
+            while let Some(piece) =
+                tokio::time::timeout_at(deadline, field.chunk()).await.map_err(|_| late())?.map_err(unreadable)?
+            {
+                size += piece.len() as u64;
+                if size > app.host.package_limit() {
+                    return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "It is too large."));
+                }
+                let written = writer.write_all(&piece).await;
+                written.map_err(|error| Problem::new(StatusCode::INSUFFICIENT_STORAGE, error.to_string()))?;
+            }
+            let flushed = writer.flush().await;
+            flushed.map_err(|error| Problem::new(StatusCode::INSUFFICIENT_STORAGE, error.to_string()))?;
+            if size == 0 {
+                return Err(Problem::bad_request("No file was chosen."));
+            }
+            let installed =
+                app.manage(move |host| host.install(file.path(), &Install { force, ..Install::default() }));
+            return Ok(installed.await??);
+        }
+        // The other fields are short.
+        let mut text = Vec::new();
+        while let Some(piece) =
+            tokio::time::timeout_at(deadline, field.chunk()).await.map_err(|_| late())?.map_err(unreadable)?
+        {
+            text.extend_from_slice(&piece);
+            if text.len() > 1_000 {
+                return Err(Problem::bad_request("The form has a field that is too long."));
+            }
+        }
+        match name.as_str() {
+            "csrf" => {
+                check_mark(app, viewer, &String::from_utf8_lossy(&text))?;
+                is_own = true;
+            }
+            "force" => force = true,
+            _ => {}
+        }
+    }
+    Err(Problem::bad_request("No file was chosen."))
+}
+
+#[derive(Template)]
+#[template(path = "resources.html")]
+struct ResourcesPage {
+    frame: Frame,
+    resources: Vec<Resource>,
+}
+
+async fn resources(State(app): State<App>, viewer: Viewer) -> Result<Response, Failure> {
+    let filter = ResourceFilter { limit: 500, ..ResourceFilter::default() };
+    let found: Result<_, HostError> =
+        app.manage(move |host| host.resources(&filter)).await.map_err(|problem| Failure::of(&app, &viewer, problem))?;
+    let resources = found.map_err(|error| Failure::of(&app, &viewer, error))?;
+    let frame = Frame::new(&app, "Provisioned resources", "resources", viewer);
+    Ok(show(StatusCode::OK, &ResourcesPage { frame, resources }).into_response())
+}
