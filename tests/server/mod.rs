@@ -1,8 +1,15 @@
 //! `billhook serve`, asked as its clients ask it.
 
 /// Management, hooks, notifications, events and what they answer.
+#[cfg(any())]
 mod api;
+/// The page, in a real browser.
+mod browser;
 /// Requests that mean harm: none gets in, none takes the server down.
+#[cfg(any())]
 mod hostile;
+/// The page, as a client of HTTP sees it: sessions, forms, and what they refuse.
+mod page;
 /// The protocol of add-on platforms, row by row.
+#[cfg(any())]
 mod provisioning;

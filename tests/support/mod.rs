@@ -1,5 +1,6 @@
 //! Packages of fixtures, homes that are thrown away, and runs of the command.
 
+mod browser;
 mod handler_server;
 mod raw_zip;
 mod server;
@@ -20,6 +21,7 @@ use billhook::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+pub(crate) use browser::Browser;
 pub(crate) use handler_server::{Call, HandlerServer, Reply};
 pub(crate) use server::{Answer, Server, token};
 pub(crate) use raw_zip::{Entry, RawZip};
