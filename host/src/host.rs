@@ -30,6 +30,7 @@ use crate::{
     executions::{ExecutionLog, Retention},
     ledger::Ledger,
     package::{self, CheckReport, Limits},
+    provisioning::KnownCredentials,
     registry::{DispatchRow, PluginDetails, PluginSummary, Registry, RegistryError},
     runtime::{ChildProgram, Confinement, HookAnswer, HookObjects, StateStore, lacking, sweep_workers},
 };
@@ -175,6 +176,7 @@ struct Shared {
     accounting: Accounting,
     ledger: Arc<Ledger>,
     log: Arc<ExecutionLog>,
+    known_credentials: KnownCredentials,
     /// Tells after listeners, once it was asked for.
     deliverer: Arc<Mutex<Option<Deliverer>>>,
 }
@@ -287,7 +289,7 @@ impl Host {
             patience: options.refresh_patience,
             is_ended: Default::default(),
         };
-        let shared = Arc::new(Shared { home, registry, dispatcher, accounting, ledger, log, deliverer });
+        let shared = Arc::new(Shared { home, registry, dispatcher, accounting, ledger, log, known_credentials: Default::default(), deliverer });
         shared.refresh()?;
         let watched = Arc::clone(&shared);
         let watch = Background::start("billhook-watch", WATCH_INTERVAL, move || {

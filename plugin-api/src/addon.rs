@@ -65,7 +65,7 @@ pub trait AddonProvisioning: Plugin {
     /// ([`PluginError::not_found`]) is as good as done.
     fn delete(&self, resource: &str) -> Result<(), PluginError>;
 
-    /// What the platform proves itself with. Asked for at each request, so that new settings count at once.
+    /// What the platform proves itself with. Asked for again after a few seconds, and after every change of settings.
     fn credentials(&self) -> Result<Credentials, PluginError>;
 
     /// Somebody wants to see their resource; the host has checked that the platform sent them. The answer is the address to

@@ -11,5 +11,4 @@ mod hostile;
 /// The page, as a client of HTTP sees it: sessions, forms, and what they refuse.
 mod page;
 /// The protocol of add-on platforms, row by row.
-#[cfg(any())]
 mod provisioning;

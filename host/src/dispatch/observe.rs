@@ -1,47 +1,79 @@
 //! What operators see of calls: metrics through the `metrics` facade, and `tracing` spans. Only where the host's options say so,
 //! because it reads the clock.
 
-use std::time::Instant;
+use std::{sync::OnceLock, time::Instant};
 
 use billhook_plugin_api::{ErrorKind, Hook};
+use metrics::{Counter, Histogram, counter, histogram};
 
 use crate::runtime::{CallFailure, Plugin};
 
-/// Calls a hook, and tells how it went and how long it took.
-pub(super) fn observed<T>(
-    hook: Hook,
-    plugin: &str,
-    call: impl FnOnce(&Plugin) -> Result<T, CallFailure>,
-    ready: &Plugin,
-) -> Result<T, CallFailure> {
-    let _span = tracing::info_span!("hook", plugin, hook = hook.name()).entered();
-    let start = Instant::now();
-    let answer = call(ready);
-    let took = start.elapsed();
-    let outcome = match &answer {
-        Ok(_) => "ok",
-        Err(CallFailure::Plugin(error)) if error.kind() == ErrorKind::Internal => "failed",
-        Err(CallFailure::Plugin(_)) => "refused",
-        Err(CallFailure::Runtime(fault)) if fault.outcome_unknown => "unknown",
-        Err(CallFailure::Runtime(_)) => "unavailable",
-    };
-    count(hook, plugin, outcome);
-    metrics::histogram!("billhook_call_duration_seconds", "plugin" => plugin.to_owned(), "hook" => hook.name())
-        .record(took.as_secs_f64());
-    tracing::debug!(outcome, took_us = took.as_micros(), "called");
-    answer
+/// The counters of a plugin's hooks. Each hook's are looked up once, because looking them up costs more than counting: whoever
+/// installs a recorder does so before the first call.
+pub(super) struct Observer {
+    plugin: String,
+    hooks: Vec<OnceLock<Counters>>,
 }
 
-/// Tells of a call that didn't reach the plugin.
-#[cold]
-pub(super) fn refused(hook: Hook, plugin: &str) {
-    count(hook, plugin, "unavailable");
+struct Counters {
+    took: Histogram,
+    outcomes: [Counter; OUTCOMES.len()],
 }
 
-fn count(hook: Hook, plugin: &str, outcome: &'static str) {
-    let plugin = plugin.to_owned();
-    metrics::counter!("billhook_calls_total", "plugin" => plugin, "hook" => hook.name(), "outcome" => outcome)
-        .increment(1);
+/// How calls end, as the label `outcome` names it.
+const OUTCOMES: [&str; 5] = ["ok", "refused", "failed", "unknown", "unavailable"];
+const OK: usize = 0;
+const REFUSED: usize = 1;
+const FAILED: usize = 2;
+const UNKNOWN: usize = 3;
+const UNAVAILABLE: usize = 4;
+
+impl Observer {
+    pub(super) fn new(plugin: &str) -> Self {
+        Observer { plugin: plugin.to_owned(), hooks: Hook::ALL.iter().map(|_| OnceLock::new()).collect() }
+    }
+
+    fn counters(&self, hook: Hook) -> &Counters {
+        self.hooks[hook as usize].get_or_init(|| {
+            let plugin = || self.plugin.clone();
+            let took = histogram!("billhook_call_duration_seconds", "plugin" => plugin(), "hook" => hook.name());
+            let count = |outcome: &'static str| {
+                counter!("billhook_calls_total", "plugin" => plugin(), "hook" => hook.name(), "outcome" => outcome)
+            };
+            Counters { took, outcomes: OUTCOMES.map(count) }
+        })
+    }
+
+    /// Calls a hook, and tells how it went and how long it took.
+    pub(super) fn observed<T>(
+        &self,
+        hook: Hook,
+        call: impl FnOnce(&Plugin) -> Result<T, CallFailure>,
+        ready: &Plugin,
+    ) -> Result<T, CallFailure> {
+        let _span = tracing::info_span!("hook", plugin = self.plugin, hook = hook.name()).entered();
+        let start = Instant::now();
+        let answer = call(ready);
+        let took = start.elapsed();
+        let outcome = match &answer {
+            Ok(_) => OK,
+            Err(CallFailure::Plugin(error)) if error.kind() == ErrorKind::Internal => FAILED,
+            Err(CallFailure::Plugin(_)) => REFUSED,
+            Err(CallFailure::Runtime(fault)) if fault.outcome_unknown => UNKNOWN,
+            Err(CallFailure::Runtime(_)) => UNAVAILABLE,
+        };
+        let counters = self.counters(hook);
+        counters.outcomes[outcome].increment(1);
+        counters.took.record(took.as_secs_f64());
+        tracing::debug!(outcome = OUTCOMES[outcome], took_us = took.as_micros(), "called");
+        answer
+    }
+
+    /// Tells of a call that didn't reach the plugin.
+    #[cold]
+    pub(super) fn refused(&self, hook: Hook) {
+        self.counters(hook).outcomes[UNAVAILABLE].increment(1);
+    }
 }
 
 /// Tells how many worker processes a plugin has.

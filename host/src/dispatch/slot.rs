@@ -15,7 +15,7 @@ use std::{
 
 use billhook_plugin_api::Hook;
 
-use super::{HookError, observe};
+use super::{HookError, observe::Observer};
 use crate::{
     package::{Digest, Manifest, ModuleInfo},
     registry::{DispatchRow, Status},
@@ -148,6 +148,8 @@ pub(crate) struct Slot {
     loading: Mutex<Loading>,
     loaded: Condvar,
     loader: Arc<Loader>,
+    /// Boxed, because calls that aren't observed read nothing of it.
+    observer: Box<Observer>,
 }
 
 fn bit(hook: Hook) -> u32 {
@@ -172,6 +174,7 @@ impl Slot {
         let mut deadlines = [0; Hook::ALL.len()];
         Hook::ALL.iter().for_each(|hook| deadlines[*hook as usize] = deadline(*hook));
         Slot {
+            observer: Box::new(Observer::new(&row.id)),
             id: row.id.as_str().into(),
             row,
             hooks,
@@ -281,7 +284,7 @@ impl Slot {
     pub(super) fn plugin(self: &Arc<Self>, hook: Hook) -> Result<Option<&Plugin>, NotReady> {
         if self.row.status != Status::Enabled || self.is_stuck.load(Ordering::Relaxed) {
             if self.loader.is_observed {
-                observe::refused(hook, &self.row.id);
+                self.observer.refused(hook);
             }
             return Err(NotReady::Refused(self.refuse(hook)));
         }
@@ -306,7 +309,7 @@ impl Slot {
         let is_here = matches!(plugin, Plugin::InProcess(_));
         let watched = is_here.then(|| overdue::enter(self.number, self.deadlines[hook as usize]));
         let answer =
-            if self.loader.is_observed { observe::observed(hook, &self.row.id, call, plugin) } else { call(plugin) };
+            if self.loader.is_observed { self.observer.observed(hook, call, plugin) } else { call(plugin) };
         drop(watched);
         match answer {
             Ok(answer) => Ok(answer),

@@ -21,7 +21,12 @@ const PREFIX: &str = "billhook_";
 impl Host {
     fn provisioning(&self) -> Provisioning<'_> {
         let shared = &self.shared;
-        Provisioning { registry: &shared.registry, dispatcher: &shared.dispatcher, locks: shared.home.locks() }
+        Provisioning {
+            registry: &shared.registry,
+            dispatcher: &shared.dispatcher,
+            locks: shared.home.locks(),
+            known: &shared.known_credentials,
+        }
     }
 
     /// Whether a password is the one that an add-on's platform has.

@@ -6,7 +6,12 @@
 
 mod proof;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use billhook_plugin_api::{
     ErrorKind, Hook,
@@ -99,8 +104,23 @@ pub(crate) struct Provisioning<'a> {
     pub(crate) registry: &'a Arc<Registry>,
     pub(crate) dispatcher: &'a Dispatcher,
     pub(crate) locks: PathBuf,
+    pub(crate) known: &'a KnownCredentials,
 }
 
+/// The credentials that add-ons answered last.
+#[derive(Default)]
+pub(crate) struct KnownCredentials(Mutex<HashMap<String, Known>>);
+
+/// Credentials, of a generation of the registry: other settings make another.
+#[derive(Clone)]
+struct Known {
+    generation: i64,
+    at: Instant,
+    credentials: Credentials,
+}
+
+/// So long credentials that were answered stand for those that would be.
+const FRESH: Duration = Duration::from_secs(3);
 /// How long a request waits for another one about the same resource.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The most bytes of an id, and of a configuration in all.
@@ -109,17 +129,32 @@ const LARGEST_CONFIG: usize = 256 * 1024;
 
 impl Provisioning<'_> {
     fn addon(&self, id: &str) -> Result<AddonRow, ProvisioningError> {
-        self.registry.addon(id)?.ok_or_else(|| ProvisioningError::NoAddon { addon: id.to_owned() })
+        let addon = self.registry.addon(id)?.ok_or_else(|| ProvisioningError::NoAddon { addon: id.to_owned() })?;
+        // Another process installed it just now: the registry has it, and this one's table doesn't yet.
+        if self.dispatcher.implements_hook(&addon.plugin, Hook::AddonCreate).is_none() {
+            self.dispatcher.refresh()?;
+        }
+        Ok(addon)
     }
 
     fn call(&self, addon: &AddonRow, hook: Hook, objects: &HookObjects) -> Result<HookAnswer, HookError> {
         self.dispatcher.call(&addon.plugin, hook, objects)
     }
 
+    /// The add-on's credentials, at most a few seconds old: who guesses passwords neither keeps the plugin busy nor waits for
+    /// what it is busy with.
     fn credentials(&self, addon: &AddonRow) -> Result<Credentials, HookError> {
+        let generation = self.dispatcher.generation();
+        let known = self.known.0.lock().unwrap_or_else(PoisonError::into_inner).get(&addon.id).cloned();
+        if let Some(known) = known.filter(|known| known.generation == generation && known.at.elapsed() < FRESH) {
+            return Ok(known.credentials);
+        }
         let answer = self.call(addon, Hook::AddonCredentials, &HookObjects::default())?;
         let missing = || HookError::internal(Hook::AddonCredentials, &addon.plugin, "it answered none".to_owned());
-        answer.credentials.ok_or_else(missing)
+        let credentials = answer.credentials.ok_or_else(missing)?;
+        let known = Known { generation, at: Instant::now(), credentials: credentials.clone() };
+        self.known.0.lock().unwrap_or_else(PoisonError::into_inner).insert(addon.id.clone(), known);
+        Ok(credentials)
     }
 
     /// Whether a password is the add-on's. An empty one is nobody's.
@@ -217,7 +252,7 @@ impl Provisioning<'_> {
         match self.call(&addon, Hook::AddonDelete, &objects) {
             Ok(_) => {}
             // It ended it before, and this host was cut off before it could note that.
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) if error.kind() == ErrorKind::NotFound && self.registry.addon(&addon.id)?.is_some() => {}
             Err(error) => return Err(error.into()),
         }
         crash_point::reached("resource deleted");

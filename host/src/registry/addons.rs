@@ -159,9 +159,9 @@ impl Registry {
         rows.map(|row| whole(row?)).collect()
     }
 
-    /// How many resources an add-on has, those included of which nobody knows whether they were made.
+    /// How many resources an add-on has, without those of which nobody knows whether they were made.
     pub(crate) fn count_resources(&self, addon: &str) -> Result<u64, RegistryError> {
-        let count = "SELECT count(*) FROM resource WHERE addon = ?1";
+        let count = "SELECT count(*) FROM resource WHERE addon = ?1 AND id IS NOT NULL";
         Ok(self.main().query_row(count, [addon], |row| row.get::<_, i64>(0))?.unsigned_abs())
     }
 
@@ -193,9 +193,15 @@ impl Registry {
                 (None, None) => None,
             };
             if let Some(known) = known {
-                let number = known.number;
-                let is_made = known.id.is_some();
-                return Ok(if is_made { NewResource::Known(Box::new(known)) } else { NewResource::AskedBefore(number) });
+                if known.id.is_some() {
+                    return Ok(NewResource::Known(Box::new(known)));
+                }
+                // What is made now is what is asked for now.
+                transaction.execute(
+                    "UPDATE resource SET plan = ?2, region = ?3 WHERE number = ?1",
+                    params![known.number, plan, region],
+                )?;
+                return Ok(NewResource::AskedBefore(known.number));
             }
             let platform_json = platform_id.as_ref().map(|id| to_json(addon, id)).transpose()?;
             transaction.execute(

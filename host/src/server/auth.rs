@@ -1,16 +1,14 @@
 //! Who may ask for what: tokens and their scopes, and where a request may come from.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use axum::{
-    extract::{Request, State},
+    extract::Request,
     http::{HeaderMap, Method, StatusCode, header},
-    middleware::Next,
-    response::{IntoResponse, Response},
 };
 
 use super::{problem::Problem, state::App};
-use crate::Scope;
+use crate::{Scope, Token};
 
 /// How a client proves who it is.
 const BEARER: &str = "Bearer realm=\"billhook\"";
@@ -20,8 +18,8 @@ const BEARER: &str = "Bearer realm=\"billhook\"";
 pub(super) struct Client {
     /// What it may do.
     pub(super) scope: Scope,
-    /// The token's id; none where nobody has to prove anything.
-    pub(super) token: Option<String>,
+    /// The token; none where nobody has to prove anything.
+    pub(super) token: Option<Arc<Token>>,
 }
 
 impl Client {
@@ -57,7 +55,7 @@ pub(super) fn by_token(app: &App, text: &str, peer: IpAddr) -> Result<Client, Pr
         return Err(Problem::busy(StatusCode::TOO_MANY_REQUESTS, "too many wrong tokens came from there", seconds));
     }
     match app.token(text) {
-        Some(token) => Ok(Client { scope: token.scope, token: Some(token.id) }),
+        Some(token) => Ok(Client { scope: token.scope, token: Some(token) }),
         None => {
             app.failures.note(peer, "");
             Err(Problem::unauthorized("the token is none that counts", BEARER))
@@ -67,10 +65,10 @@ pub(super) fn by_token(app: &App, text: &str, peer: IpAddr) -> Result<Client, Pr
 
 /// Refuses requests for another host, and those that another site's page makes: who has rebound a name to this address, or
 /// makes somebody's browser ask, gets nothing.
-pub(super) async fn check_origin(State(app): State<App>, request: Request, next: Next) -> Response {
-    match is_foreign(&app, request.method(), request.headers(), request.uri().host()) {
-        Some(detail) => Problem::new(StatusCode::FORBIDDEN, detail).into_response(),
-        None => next.run(request).await,
+pub(super) fn check_origin(app: &App, request: &Request) -> Result<(), Problem> {
+    match is_foreign(app, request.method(), request.headers(), request.uri().host()) {
+        Some(detail) => Err(Problem::new(StatusCode::FORBIDDEN, detail)),
+        None => Ok(()),
     }
 }
 
@@ -88,7 +86,7 @@ fn is_foreign(app: &App, method: &Method, headers: &HeaderMap, uri_host: Option<
         return Some("the request is for another host; the server's option hosts names those that are taken");
     }
     // A page of another site can make a browser send what changes something, and can't hide where it comes from.
-    let fetched_by = text("sec-fetch-site".parse().ok()?);
+    let fetched_by = headers.get("sec-fetch-site").and_then(|value| value.to_str().ok());
     if fetched_by == Some("cross-site") && !(method == Method::GET || method == Method::HEAD) {
         return Some("the request comes from a page of another site");
     }

@@ -1,6 +1,7 @@
 //! Connections: how many there are, how long they may take, and how they end.
 
 use std::{
+    convert::Infallible,
     future::Future,
     io,
     net::SocketAddr,
@@ -29,9 +30,8 @@ use tokio_rustls::{
         pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
     },
 };
-use tower::ServiceExt as _;
 
-use super::{ServerOptionsError, TlsOptions, state::App};
+use super::{ServerOptionsError, TlsOptions, request, state::App};
 
 /// A certificate that connections are encrypted with.
 #[derive(Clone)]
@@ -100,7 +100,7 @@ pub(super) async fn serve(
         let (app, router, tls, watcher) = (app.clone(), router.clone(), tls.clone(), graceful.watcher());
         tokio::spawn(async move {
             let _turn = turn;
-            if let Err(error) = serve_one(connection, peer, tls, &app, router, watcher).await {
+            if let Err(error) = serve_one(connection, peer, tls, app, router, watcher).await {
                 tracing::debug!(%peer, "a connection ended: {error}");
             }
         });
@@ -119,18 +119,18 @@ async fn serve_one(
     connection: TcpStream,
     peer: SocketAddr,
     tls: Option<Tls>,
-    app: &App,
+    app: App,
     router: Router,
     watcher: hyper_util::server::graceful::Watcher,
 ) -> Result<(), Failure> {
     let _ = connection.set_nodelay(true);
     let head = Duration::from_secs(app.options.receive_s);
     match tls {
-        None => speak(connection, peer, head, router, watcher).await,
+        None => speak(connection, peer, app, router, watcher).await,
         Some(Tls(acceptor)) => {
             let encrypted = timeout(head, acceptor.accept(connection));
             let encrypted = encrypted.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-            speak(encrypted, peer, head, router, watcher).await
+            speak(encrypted, peer, app, router, watcher).await
         }
     }
 }
@@ -138,22 +138,23 @@ async fn serve_one(
 async fn speak(
     connection: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     peer: SocketAddr,
-    head: Duration,
+    app: App,
     router: Router,
     watcher: hyper_util::server::graceful::Watcher,
 ) -> Result<(), Failure> {
+    let head = Duration::from_secs(app.options.receive_s);
     // A client that reads or sends nothing for so long is gone, or wants to keep others out.
     let mut connection = TimeoutStream::new(connection);
     connection.set_write_timeout(Some(head));
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(ConnectInfo(peer));
-        router.clone().oneshot(request.map(Body::new))
+        let answer = request::answer(app.clone(), router.clone(), request.map(Body::new));
+        async move { Ok::<_, Infallible>(answer.await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         // Also the longest that a connection is kept that asks for nothing.
         .header_read_timeout(head)
-        .max_headers(100)
         .max_buf_size(64 * 1024)
         .serve_connection(TokioIo::new(Box::pin(connection)), service);
     Ok(watcher.watch(connection).await?)

@@ -18,7 +18,7 @@ mod state;
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{Router, middleware};
+use axum::Router;
 use tokio::net::TcpListener;
 
 pub use metrics::Metrics;
@@ -114,8 +114,5 @@ fn router(app: &App) -> Router {
     router
         .fallback(problem::not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
-        .layer(middleware::from_fn_with_state(app.clone(), auth::check_origin))
-        .layer(middleware::from_fn_with_state(app.clone(), request::observe))
-        .layer(tower_http::catch_panic::CatchPanicLayer::custom(problem::panicked))
         .with_state(app.clone())
 }

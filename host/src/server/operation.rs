@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 
 use axum::{
     Router,
-    extract::{Request, State},
+    extract::Request,
     handler::Handler,
     http::Method,
-    middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{MethodFilter, MethodRouter, on},
+};
+use futures_util::{
+    FutureExt as _,
+    future::{Either, Map, Ready, ready},
 };
 use serde_json::{Value, json};
 use utoipa::{
@@ -150,17 +153,49 @@ impl Operation {
     }
 }
 
-/// Lets only those in who have a scope, and tells the handler who they are.
-async fn guard(State((app, scope)): State<(App, Scope)>, mut request: Request, next: Next) -> Response {
-    let peer = request::peer(&app, request.headers(), request.extensions().get());
-    match auth::authorize(&app, request.headers(), peer, scope) {
-        Ok(client) => {
-            request.extensions_mut().insert(client);
-            next.run(request).await
-        }
-        Err(problem) => problem.into_response(),
+/// A handler that only those reach who have a scope, and that learns who they are.
+#[derive(Clone)]
+struct Guarded<H> {
+    handler: H,
+    scope: Option<Scope>,
+    path: &'static str,
+}
+
+impl<T: 'static, H: Handler<T, App>> Handler<T, App> for Guarded<H> {
+    type Future = Map<Either<Ready<Response>, H::Future>, Mark>;
+
+    fn call(self, mut request: Request, app: App) -> Self::Future {
+        let Guarded { handler, scope, path } = self;
+        let client = scope.map(|scope| {
+            let peer = request::peer(&app, request.headers(), request.extensions().get());
+            auth::authorize(&app, request.headers(), peer, scope)
+        });
+        let answer = match client.transpose() {
+            Ok(client) => {
+                if let Some(client) = client {
+                    request.extensions_mut().insert(client);
+                }
+                Either::Right(handler.call(request, app))
+            }
+            Err(problem) => Either::Left(ready(problem.into_response())),
+        };
+        answer.map(mark(path))
     }
 }
+
+/// Notes on an answer which operation it is of, for whoever counts.
+type Mark = Box<dyn FnOnce(Response) -> Response + Send>;
+
+fn mark(path: &'static str) -> Mark {
+    Box::new(move |mut response| {
+        response.extensions_mut().insert(Route(path));
+        response
+    })
+}
+
+/// The operation that a request was answered by.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Route(pub(super) &'static str);
 
 /// Collects operations.
 pub(super) struct Api {
@@ -193,10 +228,7 @@ impl Api {
         };
         self.paths.add_path_operation(path, vec![http], described);
         let filter = MethodFilter::try_from(method).unwrap_or(MethodFilter::POST);
-        let mut route = on(filter, handler);
-        if let Some(scope) = scope {
-            route = route.layer(middleware::from_fn_with_state((self.app.clone(), scope), guard));
-        }
+        let route = on(filter, Guarded { handler, scope, path });
         let present = self.routes.remove(path).unwrap_or_default();
         self.routes.insert(path, present.merge(route));
     }

@@ -180,6 +180,9 @@ impl ServerOptions {
                 return wrong(name, "something else is there");
             }
         }
+        if sign_on_path == base_path || sign_on_path.starts_with(&format!("{base_path}/resources")) {
+            return wrong("provisioning.sign_on_path", "resources are there");
+        }
         let is_url = |url: &String| url.starts_with("http://") || url.starts_with("https://");
         if self.public_url.as_ref().is_some_and(|url| !is_url(url) || url.ends_with('/')) {
             return wrong("public_url", "it has to begin with http:// or https:// and not to end with /");

@@ -1,9 +1,10 @@
 //! What goes wrong, as clients hear of it: `application/problem+json` (RFC 9457).
 
-use std::any::Any;
+use std::{any::Any, time::Duration};
 
 use axum::{
     Json,
+    extract::State,
     http::{HeaderValue, Method, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
@@ -12,6 +13,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
+use super::{provisioning, state::App};
 use crate::{
     BundleError, EventError, HookError, HostError, ProvisioningError, UsageError,
     package::{CheckErrors, ManifestError},
@@ -118,15 +120,17 @@ impl IntoResponse for Problem {
     }
 }
 
-pub(super) async fn not_found(uri: Uri) -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, format!("there is nothing at {}", uri.path()))
+pub(super) async fn not_found(State(app): State<App>, uri: Uri) -> Response {
+    let problem = Problem::new(StatusCode::NOT_FOUND, format!("there is nothing at {}", uri.path()));
+    provisioning::as_asked(&app, uri.path(), problem)
 }
 
-pub(super) async fn method_not_allowed(method: Method, uri: Uri) -> Problem {
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} doesn't take {method}", uri.path()))
+pub(super) async fn method_not_allowed(State(app): State<App>, method: Method, uri: Uri) -> Response {
+    let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} doesn't take {method}", uri.path()));
+    provisioning::as_asked(&app, uri.path(), problem)
 }
 
-pub(super) fn panicked(panic: Box<dyn Any + Send>) -> Response {
+pub(super) fn panicked(panic: &(dyn Any + Send)) -> Response {
     let message = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
     tracing::error!("a panic in the server: {}", message.unwrap_or("it says nothing"));
     Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the server failed").into_response()
@@ -248,10 +252,23 @@ impl From<ProvisioningError> for Problem {
             ProvisioningError::Busy(_) => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
+        // What the add-on refuses with is for the customer; how it failed is for the operator.
+        let is_for_customer = match &error {
+            ProvisioningError::Refused(refusal) => refusal.kind() != ErrorKind::Internal,
+            other => matches!(other, ProvisioningError::NoAddon { .. } | ProvisioningError::NoResource { .. }),
+        };
+        if !is_for_customer {
+            tracing::error!("an add-on failed: {error}");
+        }
         let (detail, after) = match &error {
-            // What the add-on said is for the customer.
-            ProvisioningError::Refused(refusal) => (refusal.message().to_owned(), refusal.retry_after()),
-            other => (other.to_string(), None),
+            ProvisioningError::Refused(refusal) if is_for_customer => {
+                (refusal.message().to_owned(), refusal.retry_after())
+            }
+            other if is_for_customer => (other.to_string(), None),
+            _ if status == StatusCode::SERVICE_UNAVAILABLE => {
+                ("this is not done yet: ask again".to_owned(), Some(Duration::from_secs(5)))
+            }
+            _ => ("the add-on failed".to_owned(), None),
         };
         Problem::new(status, detail).after(after.map(|delay| delay.as_secs_f64().ceil() as u64))
     }

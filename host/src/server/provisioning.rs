@@ -4,7 +4,7 @@ use axum::{
     Json,
     body::Body,
     extract::{Request, State},
-    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD};
@@ -53,6 +53,13 @@ impl<T: Into<Problem>> From<T> for Refusal {
     fn from(problem: T) -> Self {
         Refusal(problem.into())
     }
+}
+
+/// A problem in the form that is expected at a path: platforms read messages.
+pub(super) fn as_asked(app: &App, path: &str, problem: Problem) -> Response {
+    let options = &app.options.provisioning;
+    let is_platform = path.strip_prefix(options.base_path.as_str()).is_some_and(|rest| rest.starts_with('/'));
+    if is_platform || path == options.sign_on_path { Refusal(problem).into_response() } else { problem.into_response() }
 }
 
 /// What a platform asks for. It may send more, which the add-on sees in the whole body.
@@ -200,8 +207,8 @@ async fn asked(app: &App, headers: &HeaderMap, body: Body) -> Result<AddonReques
 }
 
 /// The id at the end of a path; decoded.
-fn id_of(request: &Request) -> Result<String, Refusal> {
-    let path = request.uri().path().trim_end_matches('/');
+fn id_of(uri: &Uri) -> Result<String, Refusal> {
+    let path = uri.path().trim_end_matches('/');
     let last = path.rsplit('/').next().unwrap_or_default();
     let decoded = percent_encoding::percent_decode_str(last).decode_utf8();
     let decoded = decoded.map_err(|_| Problem::bad_request("the resource's id is not UTF-8"))?;
@@ -221,9 +228,9 @@ async fn create(State(app): State<App>, peer: Peer, request: Request) -> Result<
 }
 
 async fn update(State(app): State<App>, peer: Peer, request: Request) -> Result<Json<Changed>, Refusal> {
-    let id = id_of(&request)?;
     let (parts, body) = request.into_parts();
     let addon = addon(&app, &parts.headers, peer).await?;
+    let id = id_of(&parts.uri)?;
     let request = asked(&app, &parts.headers, body).await?;
     let key = format!("addon {addon}");
     let resource = app.call(&key, move |host| host.update_resource(&addon, &id, &request)).await??;
@@ -231,8 +238,8 @@ async fn update(State(app): State<App>, peer: Peer, request: Request) -> Result<
 }
 
 async fn delete(State(app): State<App>, peer: Peer, request: Request) -> Result<Json<Map<String, Value>>, Refusal> {
-    let id = id_of(&request)?;
     let addon = addon(&app, request.headers(), peer).await?;
+    let id = id_of(request.uri())?;
     let key = format!("addon {addon}");
     app.call(&key, move |host| host.delete_resource(&addon, &id)).await??;
     Ok(Json(Map::new()))

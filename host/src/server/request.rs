@@ -1,22 +1,33 @@
 //! What comes in: who sent it, what it took, and its body, which is read within limits.
 
 use std::{
+    collections::HashMap,
     net::{IpAddr, SocketAddr},
+    panic::AssertUnwindSafe,
+    sync::{PoisonError, RwLock},
     time::{Duration, Instant},
 };
 
 use axum::{
+    Router,
     body::{Body, Bytes},
-    extract::{ConnectInfo, FromRequest, FromRequestParts, MatchedPath, Query, Request, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
-    middleware::Next,
-    response::Response,
+    extract::{ConnectInfo, FromRequest, FromRequestParts, Query, Request},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts},
+    response::{IntoResponse as _, Response},
 };
+use futures_util::FutureExt as _;
+use metrics::{Counter, Histogram};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
+use tower::ServiceExt as _;
 
-use super::{problem::Problem, state::App};
+use super::{
+    auth,
+    operation::Route,
+    problem::{self, Problem},
+    state::App,
+};
 
 /// The address of whoever asks.
 #[derive(Debug, Clone, Copy)]
@@ -41,31 +52,60 @@ pub(super) fn peer(app: &App, headers: &HeaderMap, connection: Option<&ConnectIn
 /// What is asked for again and again.
 const QUIET: [&str; 4] = ["/healthz", "/readyz", "/metrics", "/log/rows"];
 
-/// Logs and counts a request, and says in its answer what browsers must not do with it.
-pub(super) async fn observe(State(app): State<App>, request: Request, next: Next) -> Response {
+/// The counters of the routes, each looked up once: looking them up costs more than counting.
+#[derive(Default)]
+pub(super) struct RouteCounters(RwLock<HashMap<(Method, &'static str, u16), (Counter, Histogram)>>);
+
+impl RouteCounters {
+    fn count(&self, method: &Method, route: Option<Route>, status: u16, took: Duration) {
+        // Operations and not paths, and no methods that nobody has heard of: there are as many as clients can think of.
+        let key = (route.map_or(Method::GET, |_| method.clone()), route.map_or("other", |Route(path)| path), status);
+        let count = |(counter, histogram): &(Counter, Histogram)| {
+            counter.increment(1);
+            histogram.record(took.as_secs_f64());
+        };
+        if let Some(counters) = self.0.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
+            return count(counters);
+        }
+        let labels =
+            [("method", key.0.as_str().to_owned()), ("route", key.1.to_owned()), ("status", key.2.to_string())];
+        let counters = (
+            metrics::counter!("billhook_http_requests_total", &labels),
+            metrics::histogram!("billhook_http_duration_seconds", &labels[..2]),
+        );
+        count(&counters);
+        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(key, counters);
+    }
+}
+
+/// Answers a request: refuses what comes from elsewhere, logs and counts it, and says in its answer what browsers must not do
+/// with it.
+pub(super) async fn answer(app: App, router: Router, request: Request) -> Response {
     let start = Instant::now();
     let method = request.method().clone();
-    let path = request.uri().path().to_owned();
-    let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let uri = request.uri().clone();
     let peer = peer(&app, request.headers(), request.extensions().get());
-    let mut response = next.run(request).await;
+    let mut response = match auth::check_origin(&app, &request) {
+        // A panic is an answer, too, and never the end of the connection.
+        Ok(()) => match AssertUnwindSafe(router.oneshot(request)).catch_unwind().await {
+            Ok(Ok(response)) => response,
+            Ok(Err(never)) => match never {},
+            Err(panic) => problem::panicked(&*panic),
+        },
+        Err(problem) => problem.into_response(),
+    };
+    let route = response.extensions_mut().remove::<Route>();
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
-    if !headers.contains_key(header::CACHE_CONTROL) {
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    }
-    if !headers.contains_key(header::CONTENT_SECURITY_POLICY) {
-        headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
-    }
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    let policy = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
+    headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(policy);
     let (status, took) = (response.status().as_u16(), start.elapsed());
-    // Routes and not paths, of which there are as many as clients can think of.
-    let route = route.unwrap_or_else(|| "none".to_owned());
-    let labels = [("method", method.as_str().to_owned()), ("route", route), ("status", status.to_string())];
-    metrics::counter!("billhook_http_requests_total", &labels).increment(1);
-    metrics::histogram!("billhook_http_duration_seconds", &labels[..2]).record(took.as_secs_f64());
+    app.routes.count(&method, route, status, took);
     // A backend calls hooks all the time, and what became of them is in the execution log.
-    let is_usual = status < 400 && (path.starts_with("/api/v1/hooks/") || QUIET.contains(&path.as_str()));
+    let path = uri.path();
+    let is_usual = status < 400 && (path.starts_with("/api/v1/hooks/") || QUIET.contains(&path));
     let took_us = took.as_micros() as u64;
     if is_usual {
         tracing::debug!(target: "billhook::requests", %peer, %method, path, status, took_us, "request");

@@ -21,7 +21,7 @@ use tokio::{
 
 use super::{
     Metrics, ServerOptions, failures::Failures, operation::Document, options::MANAGEMENT, page::Sessions,
-    problem::Problem,
+    problem::Problem, request::RouteCounters,
 };
 use crate::{EventError, Host, Token, UsageError};
 
@@ -37,6 +37,7 @@ pub(super) struct Shared {
     pub(super) is_tls: bool,
     pub(super) failures: Failures,
     pub(super) sessions: Sessions,
+    pub(super) routes: RouteCounters,
     /// Calls of plugins, of one plugin each, and everything else that blocks.
     calls: Arc<Semaphore>,
     by_plugin: Mutex<HashMap<String, Arc<Semaphore>>>,
@@ -51,7 +52,7 @@ pub(super) struct Shared {
 #[derive(Default)]
 struct Tokens {
     generation: Option<i64>,
-    by_id: HashMap<String, Token>,
+    by_id: HashMap<String, Arc<Token>>,
 }
 
 impl Deref for App {
@@ -82,6 +83,7 @@ impl Shared {
         Shared {
             failures: Failures::new(options.guesses),
             sessions: Sessions::default(),
+            routes: RouteCounters::default(),
             calls: Arc::new(Semaphore::new(options.calls)),
             by_plugin: Mutex::default(),
             management: Arc::new(Semaphore::new(MANAGEMENT)),
@@ -133,11 +135,11 @@ impl Shared {
     }
 
     /// The token that a text is, if it is one that counts.
-    pub(super) fn token(&self, text: &str) -> Option<Token> {
+    pub(super) fn token(&self, text: &str) -> Option<Arc<Token>> {
         let id = Token::id_of(text)?;
         let tokens = self.tokens();
         let found = match tokens.by_id.get(id) {
-            Some(token) => Some(token.clone()),
+            Some(token) => Some(Arc::clone(token)),
             // It may have been made just now.
             None => {
                 self.host.refresh().ok()?;
@@ -148,7 +150,7 @@ impl Shared {
     }
 
     /// A token that was shown before, if it still counts.
-    pub(super) fn token_by_id(&self, id: &str) -> Option<Token> {
+    pub(super) fn token_by_id(&self, id: &str) -> Option<Arc<Token>> {
         self.tokens().by_id.get(id).filter(|token| !token.is_expired()).cloned()
     }
 
@@ -160,7 +162,7 @@ impl Shared {
         }
         match self.host.tokens() {
             Ok(all) => {
-                let by_id = all.into_iter().map(|token| (token.id.clone(), token)).collect();
+                let by_id = all.into_iter().map(|token| (token.id.clone(), Arc::new(token))).collect();
                 let tokens = Arc::new(Tokens { generation: Some(generation), by_id });
                 self.tokens.store(Arc::clone(&tokens));
                 tokens

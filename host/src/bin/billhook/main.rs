@@ -351,6 +351,9 @@ fn start_log(command: &Command) {
     let is_server = false;
     let level = ["warn", "info", "debug", "trace"][usize::from(command.global.verbose.min(3)).max(usize::from(is_server))];
     let filter = EnvFilter::try_from_env("BILLHOOK_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    // A span for each call is nothing that is logged, and costs as much as the call.
+    let quiet = "billhook::dispatch::observe=warn".parse().ok().filter(|_| is_server && command.global.verbose < 2);
+    let filter = quiet.into_iter().fold(filter, EnvFilter::add_directive);
     let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let log = fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour);
     match (is_server, colour) {

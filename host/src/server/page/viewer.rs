@@ -200,7 +200,7 @@ async fn login(State(app): State<App>, peer: Peer, request: Request) -> Response
         return Problem::bad_request("the form lacks a token").into_response();
     };
     match auth::by_token(&app, token.trim(), peer.0) {
-        Ok(client) => begin(&app, client.token, &next),
+        Ok(client) => begin(&app, client.token.map(|token| token.id.clone()), &next),
         Err(problem) => {
             let frame = Frame::new(&app, "Log in", "login", Viewer::default());
             let text = match problem.status() {
