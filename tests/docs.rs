@@ -1,6 +1,6 @@
 //! The commands in the documents work, in the order in which they stand.
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, net::TcpListener, path::Path, process::Command};
 
 use crate::{
     authoring::{authors_target, source},
@@ -31,7 +31,7 @@ fn configuration(document: &str, home: &Home) -> String {
     let Some(shown) = shown else {
         // Other configurations are taken as they stand, all in one file.
         let blocks = text.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());
-        return blocks.filter(|block| block.starts_with("[handlers]") || block.starts_with("[log]")).collect();
+        return blocks.filter(|block| ["[handlers]", "[log]", "[server"].iter().any(|start| block.starts_with(start))).collect();
     };
     let token = home.file("token", "secret");
     let (url, file) = ("https://store.example/DSUsageManagement/api/usageManagement/v2", "/etc/billhook/usage-token");
@@ -41,13 +41,17 @@ fn configuration(document: &str, home: &Home) -> String {
 
 /// Runs the commands of a document beside a checkout of billhook.
 fn run_all(document: &str, home: &Home) {
+    run_these(document, &commands(document), home);
+}
+
+fn run_these(document: &str, commands: &str, home: &Home) {
     let folder = home.folder().join("work");
     fs::create_dir_all(&folder).expect("made");
     std::os::unix::fs::symlink(source(), home.folder().join("billhook")).expect("linked");
     let programs = Path::new(BILLHOOK).parent().expect("it is in a folder").to_str().expect("UTF-8").to_owned();
     let path = std::env::var("PATH").unwrap_or_default();
     let mut shell = Command::new("bash");
-    shell.arg("-c").arg(commands(document)).current_dir(folder).env("PATH", format!("{programs}:{path}"));
+    shell.arg("-c").arg(commands).current_dir(folder).env("PATH", format!("{programs}:{path}"));
     shell.env("BILLHOOK_HOME", home.path()).env("CARGO_TARGET_DIR", authors_target());
     shell.env("BILLHOOK_CONFIG", home.file("config.toml", &configuration(document, home)));
     run(&mut shell).succeeded();
@@ -62,6 +66,18 @@ fn the_operator_guide_works() {
         fs::rename(package, home.folder().join(format!("work/test-resource-{version}.zip"))).expect("moved");
     }
     run_all("docs/operator-guide.md", &home);
+}
+
+#[test]
+fn the_guide_of_the_server_works() {
+    let home = Home::new();
+    fs::create_dir(home.folder().join("work")).expect("made");
+    let package = Package::new("Test Resource").write(home.folder());
+    fs::rename(package, home.folder().join("work/test-resource-1.0.zip")).expect("moved");
+    // A port that nobody has; between here and the server somebody else may take it, which is not likely.
+    let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
+    let commands = commands("docs/server.md").replace("8420", &port.to_string());
+    run_these("docs/server.md", &commands, &home);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! The load comes from wrk, which has to be installed.
 #![allow(clippy::print_stdout, reason = "a benchmark prints")]
 
+#[allow(dead_code, reason = "rates are compared here, and not durations")]
 mod support;
 
 use std::{
@@ -97,7 +98,8 @@ fn wrk(script: &Path, url: &str, connections: usize, seconds: u64) -> Load {
         .output()
         .expect("wrk is installed");
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    let after = |label: &str| said.lines().find_map(|line| line.trim().strip_prefix(label)).map(str::trim).unwrap_or_default();
+    let after =
+        |label: &str| said.lines().find_map(|line| line.trim().strip_prefix(label)).map(str::trim).unwrap_or_default();
     assert!(!said.contains("Non-2xx"), "every call is answered well: {said}");
     let calls = said.lines().find_map(|line| line.trim().split_once(" requests in")).map_or("0", |(calls, _)| calls);
     let number = |text: &str| text.parse().unwrap_or_default();

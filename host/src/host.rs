@@ -289,7 +289,16 @@ impl Host {
             patience: options.refresh_patience,
             is_ended: Default::default(),
         };
-        let shared = Arc::new(Shared { home, registry, dispatcher, accounting, ledger, log, known_credentials: Default::default(), deliverer });
+        let shared = Arc::new(Shared {
+            home,
+            registry,
+            dispatcher,
+            accounting,
+            ledger,
+            log,
+            known_credentials: Default::default(),
+            deliverer,
+        });
         shared.refresh()?;
         let watched = Arc::clone(&shared);
         let watch = Background::start("billhook-watch", WATCH_INTERVAL, move || {

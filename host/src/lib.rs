@@ -72,8 +72,8 @@ pub use lifecycle::{
 };
 pub use provisioning::{CreatedResource, ProvisioningError, SignOnRequest, SignedOn};
 pub use registry::{
-    InstalledVersion, PendingSpec, PluginDetails, PluginSummary, RegistryError, Resource, ResourceFilter, Scope, Status,
-    Token, UsageSpecState,
+    InstalledVersion, PendingSpec, PluginDetails, PluginSummary, RegistryError, Resource, ResourceFilter, Scope,
+    Status, Token, UsageSpecState,
 };
 pub use runtime::{
     ChildProgram, Confinement, HookAnswer, HookObjects, HookSettings, Isolation, RuntimeSettings, Stage, TrialError,

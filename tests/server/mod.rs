@@ -1,7 +1,6 @@
 //! `billhook serve`, asked as its clients ask it.
 
 /// Management, hooks, notifications, events and what they answer.
-#[cfg(any())]
 mod api;
 /// The page, in a real browser.
 mod browser;

@@ -5,8 +5,7 @@ use std::{collections::HashMap, sync::atomic::Ordering, time::Duration};
 use super::{
     Accounting, UsageError,
     api::{NewSpecification, SpecificationRef, UsageApi, UsageApiError},
-    is_due,
-    retry_after,
+    is_due, retry_after,
 };
 use crate::{
     locks::Lock,
@@ -215,7 +214,8 @@ impl Accounting {
                 continue;
             }
             // Whoever holds the lock sends it.
-            let lock = Lock::of(&self.locks, "usage", [&key.order, &key.product], Duration::ZERO).map_err(UsageError::Lock)?;
+            let lock =
+                Lock::of(&self.locks, "usage", [&key.order, &key.product], Duration::ZERO).map_err(UsageError::Lock)?;
             let Some(_lock) = lock else {
                 reconciled.unsent += self.registry.unsent_usage(&key)?;
                 reconciled.failure.get_or_insert_with(|| UsageError::Busy(Duration::ZERO).to_string());

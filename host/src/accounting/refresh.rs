@@ -79,7 +79,8 @@ impl Accounting {
         self.api()?;
         let key = key_of(order, contract)?;
         let assets = assets_of_offering(&contract.offering, catalogue)?;
-        let lock = Lock::of(&self.locks, "usage", [&key.order, &key.product], self.patience).map_err(UsageError::Lock)?;
+        let lock =
+            Lock::of(&self.locks, "usage", [&key.order, &key.product], self.patience).map_err(UsageError::Lock)?;
         let _lock = lock.ok_or(UsageError::Busy(self.patience))?;
 
         let is_only = assets.len() == 1;

@@ -308,8 +308,7 @@ impl Slot {
         // A worker's calls are ended at their deadlines.
         let is_here = matches!(plugin, Plugin::InProcess(_));
         let watched = is_here.then(|| overdue::enter(self.number, self.deadlines[hook as usize]));
-        let answer =
-            if self.loader.is_observed { self.observer.observed(hook, call, plugin) } else { call(plugin) };
+        let answer = if self.loader.is_observed { self.observer.observed(hook, call, plugin) } else { call(plugin) };
         drop(watched);
         match answer {
             Ok(answer) => Ok(answer),

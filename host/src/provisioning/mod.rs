@@ -285,7 +285,10 @@ impl Provisioning<'_> {
                 ..HookObjects::default()
             };
             let location = self.call(&addon, Hook::AddonSingleSignOn, &objects)?.location.unwrap_or_default();
-            if location.is_empty() || location.len() > 8 * 1024 || location.bytes().any(|byte| !(33..127).contains(&byte)) {
+            if location.is_empty()
+                || location.len() > 8 * 1024
+                || location.bytes().any(|byte| !(33..127).contains(&byte))
+            {
                 let problem = "an address that is none".to_owned();
                 return Err(ProvisioningError::BadAnswer { addon: addon.id, problem });
             }

@@ -76,7 +76,8 @@ pub(crate) enum NewResource {
     Noted(i64),
 }
 
-const SELECT: &str = "SELECT number, addon, id_json, uuid, platform_id_json, plan, region, config, message, created, changed
+const SELECT: &str =
+    "SELECT number, addon, id_json, uuid, platform_id_json, plan, region, config, message, created, changed
     FROM resource";
 
 fn resource(row: &Row<'_>) -> rusqlite::Result<(Resource, String)> {

@@ -6,7 +6,8 @@ use billhook_plugin_api::{
     ErrorKind, Hook, Json, PendingAccounting, PluginError, UsageSpec,
     abi::tables::LazyOrder,
     data::{
-        AddonConfig, AddonRequest, Asset, AssetChanges, Contract, Credentials, Event, Order, Provisioned, SingleSignOn, User,
+        AddonConfig, AddonRequest, Asset, AssetChanges, Contract, Credentials, Event, Order, Provisioned, SingleSignOn,
+        User,
     },
 };
 use serde::{Deserialize, Serialize, Serializer, ser::SerializeStruct};

@@ -393,9 +393,9 @@ impl Plugin {
     pub(crate) fn addon_delete(&self, resource: &str) -> Result<(), CallFailure> {
         match self.here(Hook::AddonDelete)? {
             Some(hooks) => Ok(hooks.addon_delete(resource)?),
-            None => {
-                self.elsewhere(Hook::AddonDelete, Borrowed { resource: Some(resource), ..Borrowed::default() }).map(drop)
-            }
+            None => self
+                .elsewhere(Hook::AddonDelete, Borrowed { resource: Some(resource), ..Borrowed::default() })
+                .map(drop),
         }
     }
 

@@ -43,7 +43,8 @@ pub(super) fn authorize(app: &App, headers: &HeaderMap, peer: IpAddr, scope: Sco
     };
     let client = by_token(app, token, peer)?;
     if client.scope < scope {
-        let detail = format!("this needs a token with the scope {:?}; this one has {:?}", scope.name(), client.scope.name());
+        let detail =
+            format!("this needs a token with the scope {:?}; this one has {:?}", scope.name(), client.scope.name());
         return Err(Problem::new(StatusCode::FORBIDDEN, detail));
     }
     Ok(client)

@@ -210,8 +210,7 @@ impl HistogramFn for Timed {
 
 pub(super) fn add_to(api: &mut Api) {
     api.add(
-        operation(Method::GET, "/healthz", None, "server", "Whether the server lives")
-            .answers_plain(200, "it does"),
+        operation(Method::GET, "/healthz", None, "server", "Whether the server lives").answers_plain(200, "it does"),
         || async { "ok\n" },
     );
     api.add(

@@ -82,7 +82,10 @@ impl Server {
     pub async fn run(self, stop: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
         let Server { listener, app, tls, .. } = self;
         let started = app.clone();
-        tokio::task::spawn_blocking(move || started.start()).await.map_err(io::Error::other)?.map_err(io::Error::other)?;
+        tokio::task::spawn_blocking(move || started.start())
+            .await
+            .map_err(io::Error::other)?
+            .map_err(io::Error::other)?;
         let keeper = tokio::spawn(keep(app.clone()));
         let drain = Duration::from_secs(app.options.drain_s);
         listen::serve(listener, tls, app.clone(), router(&app), stop).await;
@@ -111,8 +114,5 @@ fn router(app: &App) -> Router {
     let (router, document) = api.finish();
     app.set_document(document);
     let router = router.merge(page::router(app));
-    router
-        .fallback(problem::not_found)
-        .method_not_allowed_fallback(problem::method_not_allowed)
-        .with_state(app.clone())
+    router.fallback(problem::not_found).method_not_allowed_fallback(problem::method_not_allowed).with_state(app.clone())
 }

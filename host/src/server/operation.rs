@@ -248,8 +248,9 @@ impl Api {
             components = components.security_scheme(name, SecurityScheme::Http(scheme));
         }
         let mut info = utoipa::openapi::Info::new("billhook", env!("CARGO_PKG_VERSION"));
-        info.description =
-            Some("The plugin host for charging backends: management, hooks, events and add-on provisioning.".to_owned());
+        info.description = Some(
+            "The plugin host for charging backends: management, hooks, events and add-on provisioning.".to_owned(),
+        );
         let document: OpenApi =
             OpenApiBuilder::new().info(info).paths(self.paths).components(Some(components.build())).build();
         let value = serde_json::to_value(&document).unwrap_or_else(|_| json!({}));

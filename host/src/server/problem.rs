@@ -209,8 +209,7 @@ impl From<EventError> for Problem {
             | EventError::HandlerInUse { .. }
             | EventError::Delivery { .. } => StatusCode::CONFLICT,
             EventError::Forbidden(forbidden) => {
-                let status =
-                    if forbidden.by_policy { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::FORBIDDEN };
+                let status = if forbidden.by_policy { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::FORBIDDEN };
                 return Problem::new(status, detail).with("handler", forbidden.handler).with("outcome", "refused");
             }
             EventError::Host(error) => return error.into(),

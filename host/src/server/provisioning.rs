@@ -142,7 +142,9 @@ pub(super) fn add_to(api: &mut Api) {
     for path in [sign_on_path, Box::leak(format!("{sign_on_path}/").into_boxed_str())] {
         api.add(
             operation(Method::POST, path, None, TAG, "A platform sends somebody to see their resource")
-                .describe("A form: id, token, timestamp, nav-data, email, app. token is the SHA-1 of id:salt:timestamp.")
+                .describe(
+                    "A form: id, token, timestamp, nav-data, email, app. token is the SHA-1 of id:salt:timestamp.",
+                )
                 .answers_plain(302, "to where the add-on shows the resource, with the cookie heroku-nav-data")
                 .answers::<Message>(403, "nobody vouches for them, or it is too long ago"),
             sign_on,
@@ -273,11 +275,14 @@ async fn sign_on(State(app): State<App>, Peer(peer): Peer, request: Request) -> 
     let SignOnForm { id, token, timestamp, nav_data, nav_data_too, email, app: application } = form;
     let nav_data = if nav_data.is_empty() { nav_data_too } else { nav_data };
     if let Some(seconds) = app.failures.must_wait(peer, "sign-on") {
-        return Err(Problem::busy(StatusCode::TOO_MANY_REQUESTS, "too many wrong tokens came from there", seconds).into());
+        return Err(
+            Problem::busy(StatusCode::TOO_MANY_REQUESTS, "too many wrong tokens came from there", seconds).into()
+        );
     }
     let login = SingleSignOn { email, app: application, nav_data: nav_data.clone() };
     let request = SignOnRequest { id, token, timestamp, login };
-    let Some(signed_on) = app.call("single sign-on", move |host| host.sign_on(&request)).await?.map_err(sign_on_refusal)?
+    let Some(signed_on) =
+        app.call("single sign-on", move |host| host.sign_on(&request)).await?.map_err(sign_on_refusal)?
     else {
         app.failures.note(peer, "sign-on");
         return Err(Problem::new(StatusCode::FORBIDDEN, "nobody vouches for this sign-on, or it is too old").into());

@@ -16,8 +16,8 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use futures_util::FutureExt as _;
-use metrics::{Counter, Histogram};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use metrics::{Counter, Histogram};
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 use tower::ServiceExt as _;
@@ -54,7 +54,10 @@ const QUIET: [&str; 4] = ["/healthz", "/readyz", "/metrics", "/log/rows"];
 
 /// The counters of the routes, each looked up once: looking them up costs more than counting.
 #[derive(Default)]
-pub(super) struct RouteCounters(RwLock<HashMap<(Method, &'static str, u16), (Counter, Histogram)>>);
+pub(super) struct RouteCounters(RwLock<HashMap<Counted, (Counter, Histogram)>>);
+
+/// A method, an operation's path, and the status that was answered.
+type Counted = (Method, &'static str, u16);
 
 impl RouteCounters {
     fn count(&self, method: &Method, route: Option<Route>, status: u16, took: Duration) {

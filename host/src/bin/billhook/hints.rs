@@ -36,7 +36,9 @@ pub(crate) fn hint(error: &HostError) -> Option<String> {
         }
         HostError::InUse { .. } => "the backend releases them; --force removes it nevertheless".to_owned(),
         HostError::HasResources { addon, .. } => {
-            format!("listresources --addon {addon} shows them; --force removes the plugin nevertheless, and they stay listed")
+            format!(
+                "listresources --addon {addon} shows them; --force removes the plugin nevertheless, and they stay listed"
+            )
         }
         HostError::AddonTaken { plugin, .. } => format!("removeplugin {plugin}, or give this add-on another id"),
         HostError::NoToken { .. } => "token list shows them".to_owned(),

@@ -349,7 +349,8 @@ fn start_log(command: &Command) {
     let is_server = matches!(command.verb, Verb::Serve(_));
     #[cfg(not(feature = "server"))]
     let is_server = false;
-    let level = ["warn", "info", "debug", "trace"][usize::from(command.global.verbose.min(3)).max(usize::from(is_server))];
+    let level =
+        ["warn", "info", "debug", "trace"][usize::from(command.global.verbose.min(3)).max(usize::from(is_server))];
     let filter = EnvFilter::try_from_env("BILLHOOK_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     // A span for each call is nothing that is logged, and costs as much as the call.
     let quiet = "billhook::dispatch::observe=warn".parse().ok().filter(|_| is_server && command.global.verbose < 2);

@@ -97,7 +97,10 @@ fn asset_type(details: &PluginDetails, base: &str) -> Option<AssetType> {
     }
     let form = manifest.get("form").filter(|form| form.as_object().is_some_and(|form| !form.is_empty())).cloned();
     Some(AssetType {
-        href: format!("{base}{TYPES}/{}", percent_encoding::utf8_percent_encode(&summary.id, percent_encoding::NON_ALPHANUMERIC)),
+        href: format!(
+            "{base}{TYPES}/{}",
+            percent_encoding::utf8_percent_encode(&summary.id, percent_encoding::NON_ALPHANUMERIC)
+        ),
         id: summary.id.clone(),
         name: summary.name.clone(),
         author: summary.author.clone(),
@@ -127,11 +130,7 @@ async fn list(State(app): State<App>, headers: HeaderMap) -> Result<Json<Vec<Ass
     Ok(Json(app.manage(list).await??))
 }
 
-async fn show(
-    State(app): State<App>,
-    PathPart(id): PathPart,
-    headers: HeaderMap,
-) -> Result<Json<AssetType>, Problem> {
+async fn show(State(app): State<App>, PathPart(id): PathPart, headers: HeaderMap) -> Result<Json<AssetType>, Problem> {
     let base = base(&app, &headers);
     let named = id.clone();
     let details = app.manage(move |host| host.show(&named)).await??;

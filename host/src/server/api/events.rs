@@ -15,8 +15,8 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{Page, limit, plugins::refuse_uploads};
 use crate::{
-    Delivery, DeliveryFilter, DeliveryStatus, EventError, EventInfo, Execution, ExecutionFilter, ExecutionStatus, Handler,
-    HandlerFilter, HandlerStatus, Mode, NewEvent, OnFailure, RetryPolicy, Scope, Task,
+    Delivery, DeliveryFilter, DeliveryStatus, EventError, EventInfo, Execution, ExecutionFilter, ExecutionStatus,
+    Handler, HandlerFilter, HandlerStatus, Mode, NewEvent, OnFailure, RetryPolicy, Scope, Task,
     server::{
         operation::{Api, operation},
         problem::Problem,
@@ -185,7 +185,9 @@ pub(super) fn add_to(api: &mut Api) {
     );
     api.add(
         operation(post.clone(), "/api/v1/events", Scope::Emit, "events", "Tell that an event happened")
-            .describe("Its before handlers are asked, it is recorded with a delivery for each after listener, and told.")
+            .describe(
+                "Its before handlers are asked, it is recorded with a delivery for each after listener, and told.",
+            )
             .takes::<EventBody>()
             .answers::<EmittedBody>(201, "it is recorded")
             .fails(&[(403, "a handler forbids it"), (422, "there is no such event, or its data can't be taken")]),
@@ -212,10 +214,16 @@ pub(super) fn add_to(api: &mut Api) {
         list_handlers,
     );
     api.add(
-        operation(post.clone(), "/api/v1/handlers", Scope::Manage, "handlers", "Attach a script or an endpoint to an event")
-            .takes::<HandlerBody>()
-            .answers::<Handler>(201, "the handler")
-            .fails(&[(409, "there is one of that name"), (422, "there can't be such a handler")]),
+        operation(
+            post.clone(),
+            "/api/v1/handlers",
+            Scope::Manage,
+            "handlers",
+            "Attach a script or an endpoint to an event",
+        )
+        .takes::<HandlerBody>()
+        .answers::<Handler>(201, "the handler")
+        .fails(&[(409, "there is one of that name"), (422, "there can't be such a handler")]),
         add_handler,
     );
     api.add(
@@ -270,10 +278,16 @@ pub(super) fn add_to(api: &mut Api) {
         |state, number| settle(state, number, false),
     );
     api.add(
-        operation(get, "/api/v1/executions", Scope::Read, "log", "Show the execution log: every call of every listener")
-            .query::<ExecutionQuery>()
-            .answers::<Page<Execution>>(200, "executions, the newest first")
-            .fails(&[]),
+        operation(
+            get,
+            "/api/v1/executions",
+            Scope::Read,
+            "log",
+            "Show the execution log: every call of every listener",
+        )
+        .query::<ExecutionQuery>()
+        .answers::<Page<Execution>>(200, "executions, the newest first")
+        .fails(&[]),
         list_executions,
     );
 }
@@ -325,8 +339,19 @@ async fn list_handlers(
 
 impl HandlerBody {
     fn apply(self, handler: &mut Handler) {
-        let HandlerBody { event, task, mode, status, priority, deadline_ms, retry, on_failure, environment, secret, .. } =
-            self;
+        let HandlerBody {
+            event,
+            task,
+            mode,
+            status,
+            priority,
+            deadline_ms,
+            retry,
+            on_failure,
+            environment,
+            secret,
+            ..
+        } = self;
         handler.event = event.unwrap_or(std::mem::take(&mut handler.event));
         handler.mode = mode.unwrap_or(handler.mode);
         handler.status = status.unwrap_or(handler.status);
@@ -346,10 +371,7 @@ impl HandlerBody {
     }
 }
 
-async fn add_handler(
-    State(app): State<App>,
-    JsonBody(mut body): JsonBody<HandlerBody>,
-) -> Result<Response, Problem> {
+async fn add_handler(State(app): State<App>, JsonBody(mut body): JsonBody<HandlerBody>) -> Result<Response, Problem> {
     let missing = |field: &str| {
         Problem::new(StatusCode::UNPROCESSABLE_ENTITY, format!("a handler has to have a {field:?}, which is missing"))
     };

@@ -110,31 +110,36 @@ struct InUse {
 
 pub(super) fn add_to(api: &mut Api) {
     api.add(
-        operation(Method::POST, "/api/v1/hooks/{hook}", Scope::Emit, TAG, "Call a hook of the plugin of an asset's type")
-            .describe(
-                "The body holds the objects that the hook takes; others are left alone. What the hook changed on the asset \
+        operation(
+            Method::POST,
+            "/api/v1/hooks/{hook}",
+            Scope::Emit,
+            TAG,
+            "Call a hook of the plugin of an asset's type",
+        )
+        .describe(
+            "The body holds the objects that the hook takes; others are left alone. What the hook changed on the asset \
                  comes back: save it. Before handlers are asked first, and after listeners told when it went through.",
-            )
-            .query::<Which>()
-            .takes::<HookObjects>()
-            .answers::<Outcome>(200, "the hook went through")
-            .fails(&[
-                (400, "a value has the wrong form, or an object is missing"),
-                (403, "the plugin or a handler forbids it"),
-                (404, "the plugin or what it was asked for isn't there"),
-                (409, "it contradicts what is there"),
-                (422, "the plugin refuses, or no plugin has the type"),
-                (500, "the plugin failed, or, with outcome_unknown, nobody knows what it did"),
-                (503, "the plugin takes no calls now"),
-            ]),
+        )
+        .query::<Which>()
+        .takes::<HookObjects>()
+        .answers::<Outcome>(200, "the hook went through")
+        .fails(&[
+            (400, "a value has the wrong form, or an object is missing"),
+            (403, "the plugin or a handler forbids it"),
+            (404, "the plugin or what it was asked for isn't there"),
+            (409, "it contradicts what is there"),
+            (422, "the plugin refuses, or no plugin has the type"),
+            (500, "the plugin failed, or, with outcome_unknown, nobody knows what it did"),
+            (503, "the plugin takes no calls now"),
+        ]),
         call,
     );
     for (path, summary) in [
         ("/api/v1/notifications/product_acquired", "A customer paid: tell every asset of the contract"),
         ("/api/v1/notifications/product_suspended", "A customer didn't pay: tell every asset of the contract"),
     ] {
-        let hook =
-            if path.ends_with("acquired") { Hook::OnProductAcquisition } else { Hook::OnProductSuspension };
+        let hook = if path.ends_with("acquired") { Hook::OnProductAcquisition } else { Hook::OnProductSuspension };
         api.add(
             operation(Method::POST, path, Scope::Emit, TAG, summary)
                 .describe("One asset's refusal neither hides nor stops the others: look at each outcome.")
@@ -154,7 +159,10 @@ pub(super) fn add_to(api: &mut Api) {
         )
         .takes::<Notification>()
         .answers::<Refreshed>(200, "what was reported is recorded, and what could be sent is sent")
-        .fails(&[(422, "the order or the contract is wrong"), (503, "there is no usage API, or it is refreshed elsewhere")]),
+        .fails(&[
+            (422, "the order or the contract is wrong"),
+            (503, "there is no usage API, or it is refreshed elsewhere"),
+        ]),
         refresh,
     );
     api.add(
@@ -291,10 +299,7 @@ impl AssetOutcome {
     }
 }
 
-async fn refresh(
-    State(app): State<App>,
-    JsonBody(body): JsonBody<Notification>,
-) -> Result<Json<Refreshed>, Problem> {
+async fn refresh(State(app): State<App>, JsonBody(body): JsonBody<Notification>) -> Result<Json<Refreshed>, Problem> {
     let (order, contract, catalogue) = body.parts()?;
     let key = Notification::key(&catalogue);
     let refreshed = app.call(&key, move |host| host.usage_refreshed(&order, &contract, &catalogue)).await??;

@@ -5,13 +5,21 @@ mod events;
 mod hooks;
 mod plugins;
 
+use std::borrow::Cow;
+
 use axum::{
     extract::State,
     http::{HeaderValue, Method, header},
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{
+        Ref, RefOr, Schema,
+        schema::{ArrayBuilder, ObjectBuilder, SchemaType, Type},
+    },
+};
 
 use super::{
     operation::{Api, operation},
@@ -22,12 +30,36 @@ use super::{
 pub(super) use plugins::{receive_to_file, refuse_uploads};
 
 /// A part of a list.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Serialize)]
 pub(super) struct Page<T> {
     /// The newest first.
     items: Vec<T>,
     /// What `cursor` has to be to go on; none behind the last.
     next: Option<i64>,
+}
+
+// By hand, because each kind of part has to have a name of its own.
+impl<T: ToSchema> PartialSchema for Page<T> {
+    fn schema() -> RefOr<Schema> {
+        let item = Ref::from_schema_name(T::name());
+        let items = ArrayBuilder::new().items(item).description(Some("The newest first."));
+        let next = ObjectBuilder::new()
+            .schema_type(SchemaType::from_iter([Type::Integer, Type::Null]))
+            .description(Some("What `cursor` has to be to go on; none behind the last."));
+        let page = ObjectBuilder::new().property("items", items).required("items").property("next", next);
+        page.description(Some("A part of a list.")).into()
+    }
+}
+
+impl<T: ToSchema> ToSchema for Page<T> {
+    fn name() -> Cow<'static, str> {
+        Cow::Owned(format!("PageOf{}", T::name()))
+    }
+
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        schemas.push((T::name().into_owned(), T::schema()));
+        T::schemas(schemas);
+    }
 }
 
 impl<T> Page<T> {

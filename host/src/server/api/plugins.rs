@@ -254,7 +254,9 @@ async fn receive(app: &App, mut body: Body) -> Result<tempfile::NamedTempFile, P
     let most = app.host.package_limit();
     let write = async {
         let mut size = 0_u64;
-        while let Some(frame) = timeout(Duration::from_secs(app.options.receive_s), body.frame()).await.map_err(|_| late())? {
+        while let Some(frame) =
+            timeout(Duration::from_secs(app.options.receive_s), body.frame()).await.map_err(|_| late())?
+        {
             let frame = frame.map_err(|error| Problem::bad_request(format!("the package broke off: {error}")))?;
             let Ok(piece) = frame.into_data() else { continue };
             size += piece.len() as u64;
@@ -349,7 +351,8 @@ async fn resources(
     Parameters(query): Parameters<ResourceQuery>,
 ) -> Result<Json<Page<Resource>>, Problem> {
     let most = limit(query.limit)?;
-    let filter = ResourceFilter { addon: query.addon, before: query.cursor, limit: most + 1, ..ResourceFilter::default() };
+    let filter =
+        ResourceFilter { addon: query.addon, before: query.cursor, limit: most + 1, ..ResourceFilter::default() };
     let found = app.manage(move |host| host.resources(&filter)).await??;
     Ok(Json(Page::cut(found, most, |resource| resource.number)))
 }

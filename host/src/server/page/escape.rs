@@ -44,9 +44,6 @@ mod tests {
         let mut shown = String::new();
         let hostile = "<b a='1'>\"&\u{1b}[31m\u{202e}txt\u{7}\n\u{85}é";
         Visible.write_escaped_str(&mut shown, hostile).expect("written");
-        assert_eq!(
-            shown,
-            "&lt;b a=&#39;1&#39;&gt;&quot;&amp;\u{fffd}[31m\u{fffd}txt\u{fffd}\n\u{fffd}é"
-        );
+        assert_eq!(shown, "&lt;b a=&#39;1&#39;&gt;&quot;&amp;\u{fffd}[31m\u{fffd}txt\u{fffd}\n\u{fffd}é");
     }
 }

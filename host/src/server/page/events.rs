@@ -16,8 +16,8 @@ use super::{
     viewer::{OwnForm, Viewer},
 };
 use crate::{
-    Delivery, DeliveryFilter, DeliveryStatus, EventError, EventInfo, Execution, ExecutionFilter, ExecutionStatus, NewEvent,
-    Scope,
+    Delivery, DeliveryFilter, DeliveryStatus, EventError, EventInfo, Execution, ExecutionFilter, ExecutionStatus,
+    NewEvent, Scope,
     server::{
         problem::Problem,
         request::{Parameters, PathPart},
@@ -52,12 +52,7 @@ struct EventsPage {
     form: EmitForm,
 }
 
-async fn events_page(
-    app: &App,
-    viewer: Viewer,
-    form: EmitForm,
-    problem: Option<Problem>,
-) -> Result<Response, Failure> {
+async fn events_page(app: &App, viewer: Viewer, form: EmitForm, problem: Option<Problem>) -> Result<Response, Failure> {
     let events = app.manage(|host| host.events()).await.map_err(|problem| Failure::of(app, &viewer, problem))?;
     let events = events.map_err(|error| Failure::of(app, &viewer, error))?;
     let mut frame = Frame::new(app, "Events", "events", viewer);

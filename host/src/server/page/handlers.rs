@@ -143,7 +143,9 @@ impl HandlerForm {
         fn number<T: std::str::FromStr>(text: &str, name: &str, into: &mut T) -> Result<(), String> {
             match text.trim() {
                 "" => Ok(()),
-                text => text.parse().map(|number| *into = number).map_err(|_| format!("{name} has to be a whole number.")),
+                text => {
+                    text.parse().map(|number| *into = number).map_err(|_| format!("{name} has to be a whole number."))
+                }
             }
         }
         handler.event.clone_from(&self.event);
@@ -199,10 +201,7 @@ fn check(app: &App, form: &HandlerForm) -> Result<(), Problem> {
     if form.kind == "script" { refuse_uploads(app) } else { Ok(()) }
 }
 
-async fn add(
-    State(app): State<App>,
-    OwnForm { viewer, form }: OwnForm<HandlerForm>,
-) -> Result<Response, Failure> {
+async fn add(State(app): State<App>, OwnForm { viewer, form }: OwnForm<HandlerForm>) -> Result<Response, Failure> {
     viewer.demand(&app, Scope::Manage)?;
     let mut handler = Handler::new(form.name.trim(), "", Task::Http(String::new()));
     let filled = form.apply(&mut handler).map_err(|text| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, text));

@@ -207,8 +207,7 @@ async fn install(app: &App, viewer: &Viewer, mut form: Multipart) -> Result<crat
             if size == 0 {
                 return Err(Problem::bad_request("No file was chosen."));
             }
-            let installed =
-                app.manage(move |host| host.install(file.path(), &Install { force, ..Install::default() }));
+            let installed = app.manage(move |host| host.install(file.path(), &Install { force, ..Install::default() }));
             return Ok(installed.await??);
         }
         // The other fields are short.

@@ -108,7 +108,10 @@ fn groups(document: &Value) -> Vec<Group> {
             let answers = operation["responses"].as_object().into_iter().flatten().map(|(status, answer)| Answer {
                 status: status.clone(),
                 description: text(&answer["description"]),
-                schema: answer["content"].as_object().and_then(|content| content.values().next()).map(|content| kind(&content["schema"])),
+                schema: answer["content"]
+                    .as_object()
+                    .and_then(|content| content.values().next())
+                    .map(|content| kind(&content["schema"])),
             });
             let scope = operation["security"][0]["token"][0].as_str().unwrap_or("none").to_owned();
             groups.entry(text(&operation["tags"][0])).or_default().push(Operation {
@@ -143,7 +146,12 @@ fn types(document: &Value) -> Vec<Type> {
             kind: kind(field),
             description: text(&field["description"]),
         });
-        Type { name: name.clone(), description: text(&schema["description"]), fields: fields.collect(), kind: kind(schema) }
+        Type {
+            name: name.clone(),
+            description: text(&schema["description"]),
+            fields: fields.collect(),
+            kind: kind(schema),
+        }
     });
     described.collect()
 }

@@ -123,12 +123,7 @@ impl<T: DeserializeOwned> FromRequest<App> for OwnForm<T> {
     }
 }
 
-async fn parse<T: DeserializeOwned>(
-    app: &App,
-    viewer: &Viewer,
-    headers: &HeaderMap,
-    body: Body,
-) -> Result<T, Problem> {
+async fn parse<T: DeserializeOwned>(app: &App, viewer: &Viewer, headers: &HeaderMap, body: Body) -> Result<T, Problem> {
     if !is_of_type(headers, "application/x-www-form-urlencoded") {
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "this is no form of this page"));
     }
@@ -144,7 +139,10 @@ pub(super) fn check_mark(app: &App, viewer: &Viewer, csrf: &str) -> Result<(), P
     if session.is_some_and(|session| session.is_own_form(csrf)) {
         return Ok(());
     }
-    Err(Problem::new(StatusCode::FORBIDDEN, "This form is none of this page, or too old: go back, and load the page again."))
+    Err(Problem::new(
+        StatusCode::FORBIDDEN,
+        "This form is none of this page, or too old: go back, and load the page again.",
+    ))
 }
 
 #[derive(Template)]
@@ -193,7 +191,9 @@ async fn login(State(app): State<App>, peer: Peer, request: Request) -> Response
     let (parts, body) = request.into_parts();
     let bytes = match read(&app, body).await {
         Ok(bytes) if is_of_type(&parts.headers, "application/x-www-form-urlencoded") => bytes,
-        Ok(_) => return Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "this is no form of this page").into_response(),
+        Ok(_) => {
+            return Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "this is no form of this page").into_response();
+        }
         Err(problem) => return problem.into_response(),
     };
     let Ok(Login { token, next }) = serde_urlencoded::from_bytes(&bytes) else {
