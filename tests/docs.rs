@@ -31,7 +31,9 @@ fn configuration(document: &str, home: &Home) -> String {
     let Some(shown) = shown else {
         // Other configurations are taken as they stand, all in one file.
         let blocks = text.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());
-        return blocks.filter(|block| ["[handlers]", "[log]", "[server"].iter().any(|start| block.starts_with(start))).collect();
+        return blocks
+            .filter(|block| ["[handlers]", "[log]", "[server"].iter().any(|start| block.starts_with(start)))
+            .collect();
     };
     let token = home.file("token", "secret");
     let (url, file) = ("https://store.example/DSUsageManagement/api/usageManagement/v2", "/etc/billhook/usage-token");
@@ -116,7 +118,8 @@ fn links_in_the_documents_lead_somewhere() {
                     let title = line.strip_prefix('#').map(|rest| rest.trim_start_matches('#').trim().to_lowercase());
                     title.is_some_and(|title| title.replace(' ', "-") == section)
                 };
-                let text = fs::read_to_string(&target).expect("readable");
+                // A link may lead to a folder.
+                let text = fs::read_to_string(&target).unwrap_or_default();
                 assert!(section.is_empty() || text.lines().any(is_section), "{document}: {link}");
             }
         }

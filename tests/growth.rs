@@ -168,7 +168,8 @@ fn build_next(folder: &Path) {
     for (file, from, to) in ADDITIONS {
         replace(&format!("next/{file}"), from, to);
     }
-    let members = "members = [\"plugin-api\", \"plugin-api/macros\", \"host\", \"example-plugin\", \"example-plugin/addon\"]";
+    let members =
+        "members = [\"plugin-api\", \"plugin-api/macros\", \"host\", \"example-plugin\", \"example-plugin/addon\"]";
     let new_members = "members = [\"next/plugin-api\", \"next/plugin-api/macros\", \"next/host\", \"new-plugin\"]";
     replace("Cargo.toml", members, new_members);
     replace("Cargo.toml", "path = \"plugin-api\"", "path = \"next/plugin-api\"");

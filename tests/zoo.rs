@@ -92,7 +92,9 @@ fn a_panic_in_any_hook_is_an_internal_error_with_message_and_place() {
         "event": {"event": {"events_id": "clients.create", "id": "1", "dt": "2000-01-01T00:00:00+00:00"}}
     });
     let objects: HookObjects = serde_json::from_value(objects).expect("right");
-    for hook in Hook::ALL.iter().copied().filter(|hook| *hook != Hook::GetUsageSpecs) {
+    // It provides no add-on.
+    let is_panicking = |hook: &Hook| *hook != Hook::GetUsageSpecs && !hook.name().starts_with("addon_");
+    for hook in Hook::ALL.iter().copied().filter(is_panicking) {
         let error = host.call("zoo", hook, &objects).expect_err("it panics");
         assert_eq!((error.kind(), error.status(), error.plugin()), (ErrorKind::Internal, 500, Some("zoo")));
         assert!(error.message().starts_with("the plugin panicked at "), "{error}");

@@ -22,9 +22,9 @@ fn all_events_are_listed_and_own_ones_added_once() {
     ] {
         assert!(listed.lines().any(|listed| listed == line), "{line:?} is not in\n{listed}");
     }
-    assert_eq!(listed.lines().count(), 18 + 12 + 1);
+    assert_eq!(listed.lines().count(), 18 + 15 + 1);
     let json = home.run(&["listevents", "--json"]).succeeded().json();
-    assert_eq!(json.as_array().map(Vec::len), Some(31));
+    assert_eq!(json.as_array().map(Vec::len), Some(34));
     home.run(&["addevent", "tickets.create"]).failed_with(&["there is an event \"tickets.create\" already"]);
     home.run(&["addevent", "clients.create"]).failed_with(&["it is built in"]);
     home.run(&["addevent", "on_product_acquisition"]).failed_with(&["it is a hook"]);

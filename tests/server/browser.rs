@@ -114,7 +114,9 @@ fn hostile_names_are_shown_and_do_nothing() {
     let handler = json!({"name": HOSTILE, "event": "clients.create", "task": {"http": "http://127.0.0.1:1/"},
         "retry": {"attempts": 1}});
     server.post("/api/v1/handlers", &handler).is(201);
-    server.post("/api/v1/events", &json!({"event": "clients.create", "object_id": HOSTILE, "data": {"a": HOSTILE}})).is(201);
+    server
+        .post("/api/v1/events", &json!({"event": "clients.create", "object_id": HOSTILE, "data": {"a": HOSTILE}}))
+        .is(201);
     log_in(&browser, &server);
     browser.open(&server.url("/log"));
     browser.shows(HOSTILE);
@@ -127,7 +129,11 @@ fn hostile_names_are_shown_and_do_nothing() {
     ] {
         browser.open(&server.url(path));
         browser.shows(expected);
-        assert_eq!(browser.script("return window.harmed || document.images.length"), 1, "{path}: only the mark is an image");
+        assert_eq!(
+            browser.script("return window.harmed || document.images.length"),
+            1,
+            "{path}: only the mark is an image"
+        );
     }
     assert_eq!(browser.script("return document.querySelectorAll('script').length"), 1);
     assert_eq!(browser.complaints(), Vec::<String>::new());
@@ -146,7 +152,18 @@ fn every_part_fits_a_phone_and_a_desk_in_light_and_dark_and_works_with_the_keybo
     server.post("/api/v1/events", &json!({"event": "clients.create", "object_id": long})).is(201);
     log_in(&browser, &server);
     let plugin = "/plugins/a-plugin-with-quite-a-long-name-that-goes-on";
-    let parts = ["/", plugin, "/handlers", "/handlers/new", "/events", "/deliveries", "/deliveries/1", "/resources", "/log", "/api"];
+    let parts = [
+        "/",
+        plugin,
+        "/handlers",
+        "/handlers/new",
+        "/events",
+        "/deliveries",
+        "/deliveries/1",
+        "/resources",
+        "/log",
+        "/api",
+    ];
     let mut grounds = Vec::new();
     for (width, scheme) in [(1280, "light"), (390, "dark")] {
         browser.be(width, scheme);

@@ -5,9 +5,10 @@ mod api;
 /// The page, in a real browser.
 mod browser;
 /// Requests that mean harm: none gets in, none takes the server down.
-#[cfg(any())]
 mod hostile;
 /// The page, as a client of HTTP sees it: sessions, forms, and what they refuse.
 mod page;
 /// The protocol of add-on platforms, row by row.
 mod provisioning;
+/// Options, certificates, and how a server starts.
+mod start;

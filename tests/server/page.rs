@@ -23,7 +23,11 @@ fn mark(page: &Answer) -> String {
 
 #[test]
 fn a_session_needs_a_token_and_ends_with_it() {
-    let (home, server) = { let home = Home::new(); let server = Server::start(&home); (home, server) };
+    let (home, server) = {
+        let home = Home::new();
+        let server = Server::start(&home);
+        (home, server)
+    };
     for path in ["/", "/log", "/plugins/x", "/handlers/new", "/api", "/log/rows?after=0"] {
         let answer = server.request("GET", path, &[], b"").is(303);
         assert!(answer.header("location").starts_with("/login?next="), "{path}");
@@ -86,7 +90,9 @@ fn an_upload_from_a_form_needs_the_mark_before_the_file() {
     let upload = |parts: &[(&str, &[u8])]| {
         let mut body = Vec::new();
         for (name, content) in parts {
-            body.extend(format!("--mark\r\nContent-Disposition: form-data; name=\"{name}\"; filename=\"x\"\r\n\r\n").bytes());
+            body.extend(
+                format!("--mark\r\nContent-Disposition: form-data; name=\"{name}\"; filename=\"x\"\r\n\r\n").bytes(),
+            );
             body.extend(*content);
             body.extend(b"\r\n");
         }
@@ -113,13 +119,26 @@ fn every_page_lets_nothing_in_but_its_own_files() {
     let home = Home::new();
     let server = Server::start(&home);
     let cookie = log_in(&server, &server.token);
-    for path in ["/", "/login", "/handlers", "/handlers/new", "/events", "/deliveries", "/resources", "/log", "/api", "/plugins/none"] {
+    for path in [
+        "/",
+        "/login",
+        "/handlers",
+        "/handlers/new",
+        "/events",
+        "/deliveries",
+        "/resources",
+        "/log",
+        "/api",
+        "/plugins/none",
+    ] {
         let page = server.request("GET", path, &[("cookie", &cookie)], b"");
         if page.status == 303 {
             continue;
         }
         let policy = page.header("content-security-policy");
-        for part in ["default-src 'none'", "script-src 'self'", "style-src 'self'", "frame-ancestors 'none'", "base-uri 'none'"] {
+        for part in
+            ["default-src 'none'", "script-src 'self'", "style-src 'self'", "frame-ancestors 'none'", "base-uri 'none'"]
+        {
             assert!(policy.contains(part), "{path}: {policy}");
         }
         assert!(!policy.contains("unsafe"), "{policy}");

@@ -37,7 +37,8 @@ impl Browser {
         let Some((driver, program)) = program(&["chromedriver"]).zip(program(&names)) else {
             assert!(std::env::var_os("BILLHOOK_BROWSER").is_none(), "a browser has to be there, and isn't");
             // Not through the test's own output, which nobody sees of a test that passes.
-            let _ = writeln!(io::stderr(), "SKIPPED: chromium and chromedriver are not installed, so no browser is tested");
+            let _ =
+                writeln!(io::stderr(), "SKIPPED: chromium and chromedriver are not installed, so no browser is tested");
             return None;
         };
         let mut driver = Command::new(driver)
@@ -57,7 +58,8 @@ impl Browser {
         std::thread::spawn(move || lines.for_each(drop));
         let profile = tempfile::tempdir().expect("a folder");
         let agent = super::server::agent();
-        let mut browser = Browser { driver, agent, session: format!("http://127.0.0.1:{port}/session"), _profile: profile };
+        let mut browser =
+            Browser { driver, agent, session: format!("http://127.0.0.1:{port}/session"), _profile: profile };
         let folder = format!("--user-data-dir={}", browser._profile.path().display());
         let arguments = [
             "--headless",
@@ -89,9 +91,11 @@ impl Browser {
     fn run(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value, String> {
         let request = ureq::http::Request::builder().method(method).uri(format!("{}{path}", self.session));
         let request = request.header("content-type", "application/json");
-        let request = request.body(body.map(ToString::to_string).unwrap_or_default()).map_err(|error| error.to_string())?;
+        let request =
+            request.body(body.map(ToString::to_string).unwrap_or_default()).map_err(|error| error.to_string())?;
         let mut answer = self.agent.run(request).map_err(|error| error.to_string())?;
-        let text = answer.body_mut().with_config().limit(64 << 20).read_to_string().map_err(|error| error.to_string())?;
+        let text =
+            answer.body_mut().with_config().limit(64 << 20).read_to_string().map_err(|error| error.to_string())?;
         let mut answered: Value = serde_json::from_str(&text).map_err(|error| format!("{error}: {text}"))?;
         if answer.status().is_success() { Ok(answered["value"].take()) } else { Err(text) }
     }
@@ -181,7 +185,8 @@ impl Browser {
     pub(crate) fn complaints(&self) -> Vec<String> {
         let log = self.post("/se/log", &json!({"type": "browser"}));
         let lines = log.as_array().expect("a list").iter();
-        let complaints = lines.filter(|line| ["SEVERE", "WARNING"].contains(&line["level"].as_str().unwrap_or_default()));
+        let complaints =
+            lines.filter(|line| ["SEVERE", "WARNING"].contains(&line["level"].as_str().unwrap_or_default()));
         complaints.map(|line| line["message"].to_string()).collect()
     }
 }

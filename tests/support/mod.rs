@@ -23,8 +23,8 @@ use tempfile::TempDir;
 
 pub(crate) use browser::Browser;
 pub(crate) use handler_server::{Call, HandlerServer, Reply};
-pub(crate) use server::{Answer, Server, token};
 pub(crate) use raw_zip::{Entry, RawZip};
+pub(crate) use server::{Answer, Server, token};
 pub(crate) use terminal::run_on_terminal;
 pub(crate) use usage_api::{Fault, Paging, UsageServer, characteristic};
 

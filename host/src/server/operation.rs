@@ -12,7 +12,7 @@ use axum::{
 };
 use futures_util::{
     FutureExt as _,
-    future::{Either, Map, Ready, ready},
+    future::{BoxFuture, Either, Map},
 };
 use serde_json::{Value, json};
 use utoipa::{
@@ -27,7 +27,12 @@ use utoipa::{
     },
 };
 
-use super::{auth, problem, request, state::App};
+use super::{
+    auth,
+    problem::{self, Problem},
+    request,
+    state::App,
+};
 use crate::Scope;
 
 /// The document that describes the API.
@@ -162,7 +167,7 @@ struct Guarded<H> {
 }
 
 impl<T: 'static, H: Handler<T, App>> Handler<T, App> for Guarded<H> {
-    type Future = Map<Either<Ready<Response>, H::Future>, Mark>;
+    type Future = Map<Either<BoxFuture<'static, Response>, H::Future>, Mark>;
 
     fn call(self, mut request: Request, app: App) -> Self::Future {
         let Guarded { handler, scope, path } = self;
@@ -177,10 +182,15 @@ impl<T: 'static, H: Handler<T, App>> Handler<T, App> for Guarded<H> {
                 }
                 Either::Right(handler.call(request, app))
             }
-            Err(problem) => Either::Left(ready(problem.into_response())),
+            Err(problem) => Either::Left(refuse(problem, request).boxed()),
         };
         answer.map(mark(path))
     }
+}
+
+async fn refuse(problem: Problem, request: Request) -> Response {
+    request::drain(request.into_body()).await;
+    problem.into_response()
 }
 
 /// Notes on an answer which operation it is of, for whoever counts.

@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
     panic::AssertUnwindSafe,
+    pin::pin,
     sync::{PoisonError, RwLock},
     time::{Duration, Instant},
 };
@@ -17,6 +18,7 @@ use axum::{
 };
 use futures_util::FutureExt as _;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::body::Body as _;
 use metrics::{Counter, Histogram};
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
@@ -138,6 +140,16 @@ pub(super) async fn read(app: &App, body: Body) -> Result<Bytes, Problem> {
         }
         Ok(Err(error)) => Err(Problem::bad_request(format!("the body can't be read: {error}"))),
     }
+}
+
+/// Reads a body that nobody wants, as far as that is bearable: who is still sending when the answer comes may never see it.
+pub(super) async fn drain(body: Body) {
+    const BEARABLE: usize = 16 * 1024 * 1024;
+    if body.size_hint().lower() > BEARABLE as u64 {
+        return;
+    }
+    let mut drained = pin!(Limited::new(body, BEARABLE));
+    let _ = timeout(Duration::from_secs(10), async { while let Some(Ok(_)) = drained.frame().await {} }).await;
 }
 
 /// A body of JSON.

@@ -1,6 +1,10 @@
 //! Single sign-on: whom a platform vouches for is sent to the resource, and nobody else.
 
-use std::{process::{Command, Stdio}, io::Write, time::SystemTime};
+use std::{
+    io::Write,
+    process::{Command, Stdio},
+    time::SystemTime,
+};
 
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde_json::json;

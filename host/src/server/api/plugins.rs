@@ -6,7 +6,7 @@ use axum::{
     Extension, Json,
     body::Body,
     extract::{Request, State},
-    http::{Method, StatusCode, header},
+    http::{HeaderMap, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use http_body_util::BodyExt as _;
@@ -23,7 +23,7 @@ use crate::{
         auth::Client,
         operation::{Api, operation},
         problem::Problem,
-        request::{JsonBody, Parameters, PathPart, is_of_type},
+        request::{JsonBody, Parameters, PathPart, drain, is_of_type},
         state::App,
     },
 };
@@ -214,15 +214,10 @@ async fn upgrade(
 }
 
 async fn install(app: &App, how: Upload, id: Option<String>, request: Request) -> Result<Installed, Problem> {
-    refuse_uploads(app)?;
     let (parts, body) = request.into_parts();
-    if !["application/zip", "application/octet-stream"].iter().any(|kind| is_of_type(&parts.headers, kind)) {
-        let detail = "a package has to be declared as Content-Type: application/zip";
-        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
-    }
-    let length = parts.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    if length.is_some_and(|length: u64| length > app.host.package_limit()) {
-        return Err(too_large(app));
+    if let Err(problem) = check_upload(app, &parts.headers) {
+        drain(body).await;
+        return Err(problem);
     }
     let _turn = app.upload_turn().await?;
     let package = receive(app, body).await?;
@@ -232,6 +227,20 @@ async fn install(app: &App, how: Upload, id: Option<String>, request: Request) -
     })
     .await?
     .map_err(Problem::from)
+}
+
+/// Refuses a package by what is known before it comes.
+fn check_upload(app: &App, headers: &HeaderMap) -> Result<(), Problem> {
+    refuse_uploads(app)?;
+    if !["application/zip", "application/octet-stream"].iter().any(|kind| is_of_type(headers, kind)) {
+        let detail = "a package has to be declared as Content-Type: application/zip";
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
+    }
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    if length.is_some_and(|length: u64| length > app.host.package_limit()) {
+        return Err(too_large(app));
+    }
+    Ok(())
 }
 
 /// Refuses code that comes in over HTTP, where the operator doesn't want any.

@@ -147,9 +147,18 @@ async fn set_settings(
     Ok(go_to(&to))
 }
 
-async fn upload(State(app): State<App>, viewer: Viewer, form: Multipart) -> Result<Response, Failure> {
-    viewer.demand(&app, Scope::Manage)?;
-    match install(&app, &viewer, form).await {
+async fn upload(State(app): State<App>, viewer: Viewer, mut form: Multipart) -> Result<Response, Failure> {
+    let installed = match viewer.demand(&app, Scope::Manage) {
+        Ok(()) => install(&app, &viewer, &mut form).await,
+        Err(failure) => {
+            drain(&mut form).await;
+            return Err(failure);
+        }
+    };
+    if installed.is_err() {
+        drain(&mut form).await;
+    }
+    match installed {
         Ok(installed) => {
             let plugin = &installed.plugin;
             let mut text = match &installed.previous {
@@ -173,8 +182,24 @@ async fn upload(State(app): State<App>, viewer: Viewer, form: Multipart) -> Resu
     }
 }
 
+/// Reads what is left of a form that nobody wants, as far as that is bearable: a browser that is still sending shows no answer.
+async fn drain(form: &mut Multipart) {
+    let rest = async {
+        let mut size = 0;
+        while let Ok(Some(mut field)) = form.next_field().await {
+            while let Ok(Some(piece)) = field.chunk().await {
+                size += piece.len();
+                if size > 16 * 1024 * 1024 {
+                    return;
+                }
+            }
+        }
+    };
+    let _ = tokio::time::timeout(std::time::Duration::from_secs(10), rest).await;
+}
+
 /// Takes a package from a form: first the form's mark, then the file.
-async fn install(app: &App, viewer: &Viewer, mut form: Multipart) -> Result<crate::Installed, Problem> {
+async fn install(app: &App, viewer: &Viewer, form: &mut Multipart) -> Result<crate::Installed, Problem> {
     refuse_uploads(app)?;
     let unreadable = |error: axum::extract::multipart::MultipartError| Problem::bad_request(error.body_text());
     let (mut is_own, mut force) = (false, false);

@@ -1,0 +1,550 @@
+//! Requests that mean harm: none gets in, none takes the server down, and none leaves anything behind.
+
+use std::{
+    fs,
+    io::{ErrorKind, Read, Write},
+    net::TcpStream,
+    thread,
+    time::Duration,
+};
+
+use flate2::{Compression, write::DeflateEncoder};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Value, json};
+
+use crate::support::{Answer, Entry, Home, Package, RawZip, Server, asset, order, wait_for};
+
+const PLUGINS: &str = "/api/v1/plugins";
+const ACQUISITION: &str = "/api/v1/hooks/on_product_acquisition";
+/// What breaks out of whatever it isn't escaped in.
+const TEXT: &str = "</script><img src=x onerror=alert(1)>\"\0\u{1b}[31m\r\nX-Evil: 1\u{202e}\u{2028}!";
+
+fn connect(address: &str) -> TcpStream {
+    let connection = TcpStream::connect(address).expect("connected");
+    connection.set_read_timeout(Some(Duration::from_secs(60))).expect("set");
+    connection.set_write_timeout(Some(Duration::from_secs(60))).expect("set");
+    connection
+}
+
+/// Sends bytes on a connection of their own. The status of the answer; 0 if the connection was closed without any.
+fn raw(server: &Server, bytes: impl AsRef<[u8]>) -> u16 {
+    let mut connection = connect(&server.address);
+    // Whoever answers may have read enough before the end.
+    let _ = connection.write_all(bytes.as_ref());
+    status(&mut connection)
+}
+
+/// The status that comes on a connection, which is read until it is closed.
+fn status(connection: &mut TcpStream) -> u16 {
+    let mut answer = Vec::new();
+    let read = connection.read_to_end(&mut answer);
+    let is_late = read.is_err_and(|error| matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut));
+    assert!(!is_late, "it is never closed, after {:?}", String::from_utf8_lossy(&answer));
+    let line = String::from_utf8_lossy(&answer);
+    line.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default()
+}
+
+/// The head of a request of whoever manages, without its end.
+fn head(server: &Server, method: &str, path: &str) -> String {
+    let (address, token) = (&server.address, &server.token);
+    format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n")
+}
+
+/// What is left of packages that were received or unpacked.
+fn staged(home: &Home) -> usize {
+    fs::read_dir(home.path().join("staging")).map_or(0, Iterator::count)
+}
+
+fn acquire(server: &Server, asset_type: &str) -> Answer {
+    server.post(ACQUISITION, &json!({"asset": asset(asset_type), "order": order()}))
+}
+
+fn deflated_zeros(mebibytes: usize) -> Vec<u8> {
+    let mut encoder = DeflateEncoder::new(Vec::new(), Compression::fast());
+    let zeros = vec![0_u8; 1 << 20];
+    (0..mebibytes).for_each(|_| encoder.write_all(&zeros).expect("written"));
+    encoder.finish().expect("finished")
+}
+
+#[test]
+fn pages_of_other_sites_reach_nothing_where_nobody_has_to_prove_anything() {
+    let home = Home::new();
+    home.load(&Package::new("Healthy")).succeeded();
+    let server = Server::start_with(&home, &["--insecure-no-auth"]);
+    let own = server.address.as_str();
+    let port = own.rsplit(':').next().expect("a port");
+    let ask = |target: &str, host: &str, more: &str| {
+        raw(&server, format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n{more}Connection: close\r\n\r\n"))
+    };
+    for host in ["127.0.0.1", "localhost", "LOCALHOST", "[::1]"] {
+        let host = format!("{host}:{port}");
+        assert_eq!(ask(PLUGINS, &host, ""), 200, "{host}");
+        assert_eq!(ask(PLUGINS, &host, &format!("Origin: http://{host}\r\n")), 200, "{host}");
+        assert_eq!(ask(&format!("http://{host}{PLUGINS}"), &host, ""), 200, "{host}");
+    }
+    // Names that somebody made to mean this address, or that look as if they did.
+    for host in [
+        "evil.example",
+        &format!("evil.example:{port}"),
+        &format!("127.0.0.1.evil.example:{port}"),
+        &format!("evil.example@127.0.0.1:{port}"),
+        &format!("127.0.0.1:{port}@evil.example"),
+        &format!("0.0.0.0:{port}"),
+        "127.0.0.1",
+        "localhost:1",
+        "localhost",
+        "",
+    ] {
+        for path in [PLUGINS, "/", "/login", "/metrics", "/api/v1/openapi.json", "/nothing"] {
+            assert_eq!(ask(path, host, ""), 403, "{host:?} {path}");
+        }
+    }
+    for origin in [
+        "http://evil.example",
+        "https://evil.example",
+        "null",
+        "",
+        "http://127.0.0.1:1",
+        &format!("http://localhost:{port}"),
+        &format!("http://{own}.evil.example"),
+        &format!("http://evil.example, http://{own}"),
+    ] {
+        assert_eq!(ask(PLUGINS, own, &format!("Origin: {origin}\r\n")), 403, "{origin:?}");
+    }
+    for (host, second) in [(own, "evil.example"), ("evil.example", own), (own, own)] {
+        assert_eq!(ask(PLUGINS, host, &format!("Host: {second}\r\n")), 403, "{host} and {second}");
+    }
+    for (target, host) in [("evil.example", own), (own, "evil.example"), ("evil.example", "evil.example")] {
+        assert_eq!(ask(&format!("http://{target}{PLUGINS}"), host, ""), 403, "{target} for {host}");
+    }
+
+    // What a form can make a browser send.
+    let foreign = [("origin", "http://evil.example"), ("origin", "null"), ("sec-fetch-site", "cross-site")];
+    for path in [PLUGINS, "/api/v1/plugins/healthy/disable", "/api/v1/events", "/login", "/plugins/healthy/disable"] {
+        for sign in foreign {
+            server.request("POST", path, &[sign, ("content-type", "text/plain")], b"x").is(403);
+        }
+    }
+    for kind in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"] {
+        for path in [PLUGINS, "/api/v1/events", "/api/v1/handlers", ACQUISITION] {
+            server.request("POST", path, &[("content-type", kind)], b"{}").is(415);
+        }
+    }
+    let plugins = server.request("GET", PLUGINS, &[], b"").is(200).json();
+    assert_eq!((plugins.as_array().map(Vec::len), &plugins[0]["status"]), (Some(1), &json!("enabled")));
+    let everywhere = ["serve", "--insecure-no-auth", "--listen", "0.0.0.0:0"];
+    home.run(&everywhere).failed_with(&["is no loopback address: there, clients have to prove who they are"]);
+}
+
+#[test]
+fn where_the_servers_names_are_told_no_other_is_taken() {
+    let home = Home::new();
+    let config = home.file("named.toml", "[server]\nhosts = [\"shop.example\", \"10.0.0.1:8420\"]\n");
+    let server = Server::start_with(&home, &["--config", &config]);
+    for (host, expected) in [
+        ("shop.example", 200),
+        ("SHOP.example:8443", 200),
+        ("10.0.0.1:8420", 200),
+        ("10.0.0.1", 403),
+        ("10.0.0.1:8421", 403),
+        (server.address.as_str(), 403),
+        ("localhost", 403),
+        ("evil.example", 403),
+        ("sub.shop.example", 403),
+        ("shop.example.evil.example", 403),
+    ] {
+        let request = head(&server, "GET", PLUGINS).replacen(&server.address, host, 1);
+        assert_eq!(raw(&server, format!("{request}\r\n")), expected, "{host}");
+    }
+}
+
+#[test]
+fn packages_that_do_harm_or_break_off_are_refused_and_leave_nothing() {
+    let home = Home::new();
+    let server = Server::start(&home);
+    let manifest = json!({"name": "X", "author": "a", "version": "1", "module": "fixture", "formats": ["URL"]});
+    let with = |entry: Entry| RawZip::new(vec![Entry::new("package.json", manifest.to_string()), entry]).bytes();
+    let refused = |package: &[u8], detail: &str| {
+        let problem = server.upload(package).is(422).json();
+        assert!(problem["detail"].as_str().is_some_and(|told| told.contains(detail)), "{problem}");
+        assert_eq!(staged(&home), 0, "{problem}");
+    };
+    // Whatever its headers say.
+    let zeros = deflated_zeros(600);
+    assert!(zeros.len() < 10 << 20);
+    for size in [600 << 20, 1000] {
+        let (size, crc) = (Some(size), Some(0));
+        let bomb = Entry { method: 8, size, local_size: size, crc, ..Entry::new("zeros", zeros.clone()) };
+        refused(&with(bomb), "unpacks to more than");
+    }
+    for name in ["../evil", "../../evil", "/evil"] {
+        refused(&with(Entry::new(name, "x")), name);
+    }
+    refused(b"", "it is not a zip file");
+    let whole = with(Entry::new("a", "content"));
+    refused(&whole[..whole.len() / 2], "");
+    assert!(!home.content().iter().any(|name| name.ends_with("evil")), "{:?}", home.content());
+
+    let begin = format!("{}Content-Type: application/zip\r\n", head(&server, "POST", PLUGINS));
+    for (what, expected) in [
+        ("Content-Length: 99999999999\r\n\r\nPK", 413),
+        ("Content-Length: -1\r\n\r\nPK", 400),
+        ("Content-Length: 2\r\nContent-Length: 3\r\n\r\nPK", 400),
+        ("Transfer-Encoding: chunked\r\n\r\nZZ\r\nPK\r\n", 400),
+        ("Transfer-Encoding: chunked\r\n\r\n2\r\nPK\r\n0\r\n\r\n", 422),
+    ] {
+        assert_eq!(raw(&server, format!("{begin}{what}")), expected, "{what}");
+    }
+    for what in ["Content-Length: 100000\r\n\r\nPK", "Transfer-Encoding: chunked\r\n\r\n2\r\nPK\r\n"] {
+        let mut connection = connect(&server.address);
+        connection.write_all(format!("{begin}{what}").as_bytes()).expect("written");
+        wait_for("the package to begin", || staged(&home) == 1);
+        drop(connection);
+        wait_for("its beginning to be deleted", || staged(&home) == 0);
+    }
+    assert_eq!(server.get(PLUGINS).is(200).json(), json!([]));
+}
+
+#[test]
+fn paths_and_headers_that_are_nonsense_are_refused() {
+    let home = Home::new();
+    home.load(&Package::new("Healthy")).succeeded();
+    let server = Server::start(&home);
+    let packages = || {
+        let content = home.content().into_iter();
+        content.filter(|name| name.starts_with("packages")).collect::<Vec<_>>()
+    };
+    let before = packages();
+    let long = format!("{PLUGINS}/{}", "a".repeat(50_000));
+    for path in [
+        "/api/v1/plugins/..",
+        "/api/v1/plugins/.",
+        "/api/v1/plugins/../../x",
+        "/api/v1/plugins/%2e%2e?force=true",
+        "/api/v1/plugins/%2e%2e%2f%2e%2e%2fetc%2fpasswd",
+        "/api/v1/plugins/%00",
+        "/api/v1/plugins/%ff",
+        "/api/v1/plugins/%zz",
+        "/api/v1/plugins/healthy%00",
+        "/api/v1/plugins/healthy%0d%0aX-Evil:%201",
+        "/api/v1/handlers/%2e%2e",
+        "/api/v1/deliveries/-1",
+        "/api/v1/deliveries/99999999999999999999",
+        "/charging/api/assetManagement/assetTypes/%2e%2e",
+        "/assets/../../etc/passwd",
+        "/assets/%2e%2e/%2e%2e/etc/passwd",
+        "/..",
+        "//",
+        "/\\..",
+        &long,
+    ] {
+        for method in ["GET", "DELETE"] {
+            let found = raw(&server, format!("{}\r\n", head(&server, method, path)));
+            assert!((400..500).contains(&found), "{method} {path}: {found}");
+        }
+    }
+    assert_eq!(packages(), before);
+
+    let with = |header: &[u8]| {
+        let begin = format!("GET {PLUGINS} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n", server.address);
+        [begin.as_bytes(), header, b"\r\n\r\n"].concat()
+    };
+    for (header, expected) in [
+        (b"Accept: */*".as_slice(), 401),
+        (b"Authorization:", 401),
+        (b"Authorization: Bearer", 401),
+        (b"Authorization: Bearer      ", 401),
+        (b"Authorization: Bearer billhook_0_0", 401),
+        (b"Authorization: Basic YTpi", 401),
+        (b"Authorization: Bearer \xff\xfe\x80", 401),
+        (b"Authorization: Bearer \x01", 400),
+        (b"X: \0", 400),
+        (b"X\0: a", 400),
+        (b"X : a", 400),
+        (b"X: a\r\n b", 400),
+        (b"Content-Length: 2\r\nContent-Length: 3", 400),
+        (b"Content-Length: -1", 400),
+    ] {
+        assert_eq!(raw(&server, with(header)), expected, "{}", String::from_utf8_lossy(header));
+    }
+    // Some of it is answered before it is read, and the answer may be lost then.
+    let many: String = (0..1000).map(|index| format!("X-{index}: a\r\n")).collect();
+    for bytes in [
+        with(format!("X: {}", "a".repeat(100_000)).as_bytes()),
+        with(format!("Authorization: Bearer billhook_{}", "a".repeat(300_000)).as_bytes()),
+        with(many.trim_end().as_bytes()),
+        format!("GET /{} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", "a".repeat(300_000)).into_bytes(),
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 a client that speaks TLS\r\n\r\n".to_vec(),
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
+        b"GET /\r\n\r\n".to_vec(),
+        b"CONNECT evil.example:80 HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n".to_vec(),
+        vec![0; 1000],
+    ] {
+        let found = raw(&server, &bytes);
+        let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(40)]).into_owned();
+        assert!(found == 0 || (400..500).contains(&found), "{shown:?}: {found}");
+    }
+    acquire(&server, "Healthy").is(200);
+}
+
+#[test]
+fn json_that_is_deep_huge_or_broken_is_taken_or_refused_and_never_a_failure() {
+    let home = Home::new();
+    home.load(&Package::new("Healthy")).succeeded();
+    let server = Server::start(&home);
+    let sound = json!({"asset": asset("Healthy"), "order": order()}).to_string();
+    let with = |more: &str| format!("{{{more},{}", &sound[1..]);
+    let lists = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    let objects = format!("{}1{}", "{\"a\":".repeat(100_000), "}".repeat(100_000));
+    let authorization = format!("Bearer {}", server.token);
+    let headers = [("authorization", authorization.as_str()), ("content-type", "application/json")];
+    for (body, expected) in [
+        (lists.clone(), 422),
+        ("[".repeat(100_000), 422),
+        (objects.clone(), 422),
+        (with("\"asset\": {\"id\": \"2\"}"), 422),
+        (sound.replacen("\"id\":", "\"id\":\"2\",\"id\":", 1), 422),
+        (sound.replace("\"item_id\":", "\"correlation_number\":99999999999999999999,\"item_id\":"), 422),
+        (sound.replace("\"item_id\":", "\"correlation_number\":-1,\"item_id\":"), 422),
+        (sound.replace("asset-1", "\\ud800"), 400),
+        (sound.replace("asset-1", "\u{1}"), 400),
+        (with("\"product_spec\": NaN"), 400),
+        (format!("\u{feff}{sound}"), 400),
+        (format!("{sound}{sound}"), 400),
+    ] {
+        let answer = server.request("POST", ACQUISITION, &headers, body.as_bytes());
+        let shown: String = body.chars().take(80).collect();
+        assert_eq!(answer.status, expected, "{shown}: {}", answer.body);
+    }
+    // What the host doesn't look at is the plugin's and the handlers', and may be refused, too.
+    for document in [
+        lists.as_str(),
+        &objects,
+        &"9".repeat(100_000),
+        "1e99999999",
+        "\"\\ud800\"",
+        "\"\\u0000\"",
+        "{\"a\": 1, \"a\": 2}",
+        "{\"id\": {\"a\": 1}}",
+        "{\"id\": 1e999}",
+    ] {
+        let event = format!("{{\"event\": \"clients.create\", \"data\": {document}}}");
+        for (method, path, body) in [
+            ("POST", ACQUISITION, with(&format!("\"product_spec\": {document}"))),
+            ("POST", "/api/v1/events", event),
+            ("PUT", "/api/v1/plugins/healthy/settings", document.to_owned()),
+        ] {
+            let status = server.request(method, path, &headers, body.as_bytes()).status;
+            let shown: String = document.chars().take(80).collect();
+            assert!([200, 201, 400, 422].contains(&status), "{method} {path} {shown}: {status}");
+        }
+    }
+    let at = sound.find("asset-1").expect("it is there");
+    let not_utf8 = [&sound.as_bytes()[..at], b"\xff", &sound.as_bytes()[at..]].concat();
+    server.request("POST", ACQUISITION, &headers, &not_utf8).is(400);
+    acquire(&server, "Healthy").is(200);
+    server.get("/api/v1/deliveries").is(200);
+}
+
+#[test]
+fn what_is_far_too_long_for_a_name_is_not_sent_back() {
+    let home = Home::new();
+    let server = Server::start(&home);
+    let name = "x".repeat(100_000);
+    for (path, body) in [
+        (ACQUISITION, json!({"asset": asset(&name), "order": order()})),
+        ("/api/v1/notifications/product_acquired", json!({"assets": [asset(&name)], "order": order()})),
+        ("/api/v1/events", json!({"event": name})),
+        ("/api/v1/handlers", json!({"name": "a", "event": name, "task": {"http": "http://127.0.0.1:1/"}})),
+    ] {
+        let answer = server.post(path, &body);
+        assert!(answer.status < 500 && answer.body.len() < 10_000, "{path}: {} {}", answer.status, answer.body.len());
+    }
+}
+
+#[test]
+fn text_of_clients_and_plugins_comes_back_as_json_and_as_nothing_else() {
+    let home = Home::new();
+    let server = Server::start(&home);
+    let package = Package::new("Healthy").field("author", json!(TEXT)).write(home.folder());
+    server.upload(&fs::read(package).expect("readable")).is(201);
+    let escaped = utf8_percent_encode(TEXT, NON_ALPHANUMERIC).to_string();
+    let put = |path: &str, body: Value| server.ask("PUT", path, Some(&body));
+    put("/api/v1/plugins/healthy/settings", json!({"a": TEXT, TEXT: [TEXT]})).is(200);
+    put("/api/v1/events/a.b", json!({"description": TEXT})).is(201);
+    put(&format!("/api/v1/assets/{escaped}"), json!({"resource_type": "Healthy"})).is(204);
+    let handler = json!({"name": "<b>\"x\"</b>", "event": "a.b", "task": {"http": "http://127.0.0.1:1/"}});
+    server.post("/api/v1/handlers", &handler).is(201);
+    server.post("/api/v1/handlers", &json!({"name": TEXT, "event": "a.b", "task": handler["task"]})).is(422);
+    let event = json!({"event": "a.b", "object_id": TEXT, "data": {"text": TEXT}});
+    server.post("/api/v1/events", &event).is(201);
+    let logged = || server.get("/api/v1/executions").json();
+    wait_for("the attempt to be logged", || logged()["items"].as_array().is_some_and(|items| !items.is_empty()));
+
+    let nobody = json!({"asset": asset(TEXT), "order": order()});
+    for (answer, pointer) in [
+        (server.get(PLUGINS).is(200), "/0/author"),
+        (server.get("/api/v1/plugins/healthy").is(200), "/manifest/author"),
+        (server.get("/api/v1/plugins/healthy/settings").is(200), "/a"),
+        (server.get("/charging/api/assetManagement/assetTypes").is(200), "/0/author"),
+        (server.get("/api/v1/deliveries").is(200), "/items/0/object_id"),
+        (server.get("/api/v1/deliveries/1").is(200), "/envelope/data/text"),
+        (server.get("/api/v1/executions").is(200), "/items/0/object_id"),
+        (server.get(&format!("{PLUGINS}/{escaped}")).is(404), ""),
+        (server.get(&format!("/{escaped}")).is(404), ""),
+        (server.post("/api/v1/events", &json!({"event": TEXT})).is(422), ""),
+        (server.post(ACQUISITION, &nobody).is(422), ""),
+    ] {
+        let kind = if answer.status == 200 { "application/json" } else { "application/problem+json" };
+        assert_eq!((answer.header("content-type"), answer.header("x-content-type-options")), (kind, "nosniff"));
+        assert_eq!(answer.header("x-evil"), "", "{answer:#?}");
+        assert!(!answer.body.contains(['\0', '\u{1b}', '\r', '\n']), "{answer:#?}");
+        let found = answer.json().pointer(pointer).cloned();
+        assert!(pointer.is_empty() || found == Some(json!(TEXT)), "{pointer}: {answer:#?}");
+    }
+    let log = fs::read_to_string(home.folder().join("server.log")).expect("readable");
+    assert!(log.lines().count() > 10, "{log}");
+    for line in log.lines() {
+        assert!(
+            serde_json::from_str::<Value>(line).is_ok_and(|line| line.is_object()),
+            "{line:?} is no entry of a log"
+        );
+    }
+}
+
+#[test]
+fn clients_that_send_a_byte_now_and_then_are_cut_off_and_hold_up_nobody() {
+    let home = Home::new();
+    let config = home.file("hurry.toml", "[server]\nreceive_s = 1\n");
+    let server = Server::start_with(&home, &["--config", &config]);
+    let request = |method: &str, path: &str, more: &str| format!("{}{more}", head(&server, method, path));
+    let body = "Content-Type: application/json\r\nContent-Length: 10000\r\n\r\n{";
+    let chunked = "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let package = "Content-Type: application/zip\r\nContent-Length: 10000\r\n\r\nPK";
+    // What is sent at first, and what is sent now and then.
+    let clients = [
+        (String::new(), ""),
+        ("G".to_owned(), "E"),
+        (request("GET", PLUGINS, ""), "X-A: b\r\n"),
+        (request("POST", "/api/v1/events", body), " "),
+        (request("POST", "/api/v1/events", chunked), "1\r\n \r\n"),
+        (request("POST", "/api/v1/events", body), ""),
+        (request("POST", PLUGINS, package), ""),
+    ];
+    let answers: Vec<String> = thread::scope(|scope| {
+        let server = &server;
+        let slow = clients.iter().map(|(begin, bytes)| scope.spawn(move || trickle(server, begin, bytes)));
+        let slow: Vec<_> = slow.collect();
+        for _ in 0..20 {
+            server.get(PLUGINS).is(200);
+        }
+        slow.into_iter().map(|client| client.join().expect("no panic")).collect()
+    });
+    // An answer may be lost where what was sent after it isn't read any more.
+    assert!(answers.iter().all(|answer| answer.is_empty() || answer.starts_with("HTTP/1.1 408 ")), "{answers:?}");
+    assert!(answers[5].contains("the body took too long to arrive"), "{answers:?}");
+    assert!(answers[6].contains("the package took too long to arrive"), "{answers:?}");
+    wait_for("the package to be deleted", || staged(&home) == 0);
+    server.get(PLUGINS).is(200);
+}
+
+/// Sends a beginning, and then a few bytes again and again, until the connection is closed. What was answered.
+fn trickle(server: &Server, begin: &str, bytes: &str) -> String {
+    let mut connection = connect(&server.address);
+    connection.set_read_timeout(Some(Duration::from_millis(200))).expect("set");
+    connection.write_all(begin.as_bytes()).expect("written");
+    let (mut answer, mut buffer) = (Vec::new(), [0; 4096]);
+    for _ in 0..300 {
+        match connection.read(&mut buffer) {
+            Ok(0) => return String::from_utf8_lossy(&answer).into_owned(),
+            Ok(count) => answer.extend_from_slice(&buffer[..count]),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                // Where this fails, reading tells why.
+                let _ = connection.write_all(bytes.as_bytes());
+            }
+            Err(_) => return String::from_utf8_lossy(&answer).into_owned(),
+        }
+    }
+    panic!("after {begin:?}, {bytes:?} was taken for a minute")
+}
+
+#[test]
+fn thousands_of_connections_are_served_and_leave_the_server_well() {
+    let home = Home::new();
+    let config = home.file("hurry.toml", "[server]\nreceive_s = 5\n");
+    let server = Server::start_with(&home, &["--config", &config]);
+    // Other tests of this process have files open, too.
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+    let threads = 16;
+    let each = usize::try_from(limit.saturating_sub(200).min(4_000) / 2).expect("small") / threads;
+    let request = format!("{}\r\n", head(&server, "GET", PLUGINS));
+    // Those that ask nothing, and then those that ask all at the same time.
+    for is_asking in [false, true] {
+        let open = |_: usize| {
+            let mut connection = connect(&server.address);
+            if is_asking {
+                connection.write_all(request.as_bytes()).expect("written");
+            }
+            connection
+        };
+        let client = || -> Vec<u16> {
+            let mut connections: Vec<TcpStream> = (0..each).map(open).collect();
+            if is_asking { connections.iter_mut().map(status).collect() } else { Vec::new() }
+        };
+        let statuses: Vec<u16> = thread::scope(|scope| {
+            let clients: Vec<_> = (0..threads).map(|_| scope.spawn(&client)).collect();
+            clients.into_iter().flat_map(|client| client.join().expect("no panic")).collect()
+        });
+        // On a slow machine, some may have to be put off: they are told so.
+        assert!(statuses.iter().all(|status| [200, 503].contains(status)), "{statuses:?}");
+        assert!(!is_asking || (statuses.len() == threads * each && statuses.contains(&200)), "{statuses:?}");
+        server.get(PLUGINS).is(200);
+    }
+    assert!(server.stop(), "it ends as ever");
+}
+
+#[test]
+fn whoever_guesses_tokens_waits_and_gets_in_with_the_right_one_after_a_while() {
+    let home = Home::new();
+    let config = home.file("guesses.toml", "[server]\nguesses = 3\n");
+    let server = Server::start_with(&home, &["--config", &config]);
+    let guess = || server.ask_as("billhook_000000000000_guessed", "GET", PLUGINS, None);
+    for _ in 0..3 {
+        guess().is(401);
+    }
+    // On a slow machine, guesses are forgotten meanwhile.
+    let refused = (0..100).map(|_| guess()).find(|answer| answer.status != 401).expect("somebody notices").is(429);
+    assert_eq!(refused.json()["status"], 429);
+    assert!(refused.header("retry-after").parse::<u64>().is_ok_and(|seconds| seconds > 0), "{refused:#?}");
+    // What needs no token goes on.
+    server.request("GET", "/healthz", &[], b"").is(200);
+    wait_for("the right token to be taken again", || server.get(PLUGINS).status == 200);
+}
+
+#[test]
+fn a_plugin_that_crashes_takes_nobody_else_down() {
+    let home = Home::new();
+    home.load(&Package::new("Healthy")).succeeded();
+    home.load(&Package::new("Crashy").of("crash_in_a_hook")).succeeded();
+    let server = Server::start(&home);
+    let runtime = json!({"isolation": "process"});
+    server.ask("PUT", "/api/v1/plugins/crashy/runtime", Some(&runtime)).is(200);
+    let mut crashes = 0;
+    for _ in 0..6 {
+        let answer = acquire(&server, "Crashy");
+        let problem = answer.json();
+        match answer.status {
+            // It was called, and nobody knows what it did.
+            500 => {
+                assert_eq!(problem["outcome_unknown"], true, "{problem}");
+                crashes += 1;
+            }
+            503 => assert!(problem.get("outcome_unknown").is_none(), "{problem}"),
+            _ => panic!("{answer:#?}"),
+        }
+        assert_eq!((&problem["plugin"], &problem["hook"]), (&json!("crashy"), &json!("on_product_acquisition")));
+        acquire(&server, "Healthy").is(200);
+    }
+    assert!((1..6).contains(&crashes), "{crashes} crashes are enough");
+    assert_eq!(server.get("/api/v1/plugins").is(200).json()[0]["status"], "quarantined");
+}
