@@ -153,7 +153,7 @@ fn built(name: &str) -> PathBuf {
 fn build_next(folder: &Path) {
     // Cargo tells crates apart by their paths in the workspace: in another folder they are others than the present ones.
     let next = folder.join("next");
-    for part in ["plugin-api", "host", "tests"] {
+    for part in ["plugin-api", "host", "tests", "example-plugin"] {
         copy(&source().join(part), &next.join(part));
     }
     for (file, folder) in [("README.md", &*next), ("Cargo.toml", folder), ("Cargo.lock", folder)] {

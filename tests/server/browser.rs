@@ -7,7 +7,7 @@ use std::sync::{
 
 use serde_json::json;
 
-use crate::support::{Browser, HandlerServer, Home, Package, Reply, Server};
+use crate::support::{Browser, HandlerServer, Home, Package, Reply, Server, wait_for};
 
 /// Names that would do something if a page took them for HTML.
 const HOSTILE: &str = "<img src=x onerror=\"window.harmed=1\"><script>window.harmed=1</script>'\"&";
@@ -91,7 +91,7 @@ fn an_operator_goes_from_logging_in_to_redriving_a_dead_letter() {
     is_well.store(true, Ordering::Relaxed);
     browser.click("form[action$=redrive] button");
     browser.shows("is attempted again");
-    crate::support::wait_for("the redriven delivery", || {
+    wait_for("the redriven delivery", || {
         browser.script("location.reload()");
         browser.text().contains("done")
     });
@@ -179,9 +179,16 @@ fn every_part_fits_a_phone_and_a_desk_in_light_and_dark_and_works_with_the_keybo
     }
     assert_ne!(grounds[0], grounds[1], "dark is another colour than light");
     browser.open(&server.url("/"));
-    browser.press(&['\u{e004}']);
+    // A key that comes before the page has the focus goes nowhere.
+    wait_for("the focus", || {
+        let is_nowhere = browser.script("return document.activeElement === document.body") == true;
+        if is_nowhere {
+            browser.press(&['\u{e004}']);
+        }
+        !is_nowhere
+    });
     assert_eq!(browser.script("return document.activeElement.textContent"), "To the content");
     browser.press(&['\u{e007}']);
-    assert_eq!(browser.script("return document.activeElement.id"), "content");
+    wait_for("the way to the content", || browser.script("return document.activeElement.id") == "content");
     assert_eq!(browser.complaints(), Vec::<String>::new());
 }

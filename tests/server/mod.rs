@@ -10,5 +10,7 @@ mod hostile;
 mod page;
 /// The protocol of add-on platforms, row by row.
 mod provisioning;
+/// The backend in Python.
+mod python;
 /// Options, certificates, and how a server starts.
 mod start;

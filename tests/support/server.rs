@@ -94,11 +94,6 @@ impl Server {
         format!("{}://{}{path}", self.scheme, self.address)
     }
 
-    /// The number of its process.
-    pub(crate) fn process(&self) -> u32 {
-        self.child.id()
-    }
-
     /// Any request: method, path, headers, body.
     #[track_caller]
     pub(crate) fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {

@@ -60,7 +60,12 @@ impl HookError {
 
     #[cold]
     pub(super) fn unknown_type(hook: Hook, asset_type: &str) -> Self {
-        let message = format!("The given product specification contains a not supported asset type: {asset_type}");
+        // It comes from a client, and no type's name is long.
+        let end = asset_type.char_indices().nth(200).map_or(asset_type.len(), |(at, _)| at);
+        let more = if end < asset_type.len() { "…" } else { "" };
+        let asset_type = &asset_type[..end];
+        let message =
+            format!("The given product specification contains a not supported asset type: {asset_type}{more}");
         Self::of_host(hook, None, ErrorKind::Invalid, message)
     }
 

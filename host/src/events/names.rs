@@ -144,6 +144,9 @@ impl EventNames {
         if let Some(found) = all.iter().find(|event| event.name == name) {
             return Ok(found.clone());
         }
+        // Likeness costs the product of two lengths, and no event's name is so long.
+        let end = name.char_indices().nth(LONGEST).map_or(name.len(), |(at, _)| at);
+        let name = &name[..end];
         let plain = normal(name);
         let is_meant = |event: &&EventInfo| {
             event.name == plain || event.alias.as_deref().is_some_and(|alias| normal(alias) == plain)

@@ -155,8 +155,9 @@ impl Host {
 
     /// Removes an event of the operator's own, unless a handler is attached to it.
     pub fn remove_event(&self, name: &str) -> Result<(), EventError> {
+        let is_own = self.shared.registry.own_events()?.iter().any(|(own, _)| own == name);
         let handlers = self.shared.registry.handlers()?.iter().filter(|handler| handler.event == name).count();
-        if handlers > 0 {
+        if is_own && handlers > 0 {
             return Err(EventError::EventInUse { name: name.to_owned(), handlers });
         }
         if !self.shared.registry.remove_event(name)? {

@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use axum::{
     extract::Request,
-    http::{HeaderMap, Method, StatusCode, header},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
 };
 
 use super::{problem::Problem, state::App};
@@ -67,34 +67,38 @@ pub(super) fn by_token(app: &App, text: &str, peer: IpAddr) -> Result<Client, Pr
 /// Refuses requests for another host, and those that another site's page makes: who has rebound a name to this address, or
 /// makes somebody's browser ask, gets nothing.
 pub(super) fn check_origin(app: &App, request: &Request) -> Result<(), Problem> {
-    match is_foreign(app, request.method(), request.headers(), request.uri().host()) {
+    match is_foreign(app, request) {
         Some(detail) => Err(Problem::new(StatusCode::FORBIDDEN, detail)),
         None => Ok(()),
     }
 }
 
-fn is_foreign(app: &App, method: &Method, headers: &HeaderMap, uri_host: Option<&str>) -> Option<&'static str> {
-    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
-    let host = text(header::HOST).or(uri_host).unwrap_or_default();
-    if headers.get_all(header::HOST).iter().count() > 1 {
+/// What tells nothing, and is asked by address: whether the server lives.
+const PROBES: [&str; 2] = ["/healthz", "/readyz"];
+
+fn is_foreign(app: &App, request: &Request) -> Option<&'static str> {
+    let (method, headers, uri) = (request.method(), request.headers(), request.uri());
+    let text = |value: &HeaderValue| value.to_str().unwrap_or_default().to_owned();
+    let mut hosts = headers.get_all(header::HOST).iter().map(text);
+    let named = hosts.next();
+    if hosts.next().is_some() {
         return Some("the request names several hosts");
     }
+    let authority = uri.authority().map(|authority| authority.as_str());
     // A request target with a host of its own takes the place of the header, and must not say something else.
-    if uri_host.is_some_and(|named| !bare(host).eq_ignore_ascii_case(named)) {
+    if authority.is_some_and(|authority| named.as_ref().is_some_and(|named| !named.eq_ignore_ascii_case(authority))) {
         return Some("the request names two hosts");
     }
-    if !is_ours(app, host) {
+    let host = named.as_deref().or(authority).unwrap_or_default();
+    if !is_ours(app, host) && !PROBES.contains(&uri.path()) {
         return Some("the request is for another host; the server's option hosts names those that are taken");
     }
     // A page of another site can make a browser send what changes something, and can't hide where it comes from.
-    let fetched_by = headers.get("sec-fetch-site").and_then(|value| value.to_str().ok());
-    if fetched_by == Some("cross-site") && !(method == Method::GET || method == Method::HEAD) {
-        return Some("the request comes from a page of another site");
-    }
-    match text(header::ORIGIN) {
-        Some(origin) if !is_same_origin(app, origin, host) => Some("the request comes from a page of another site"),
-        _ => None,
-    }
+    let is_cross_site = headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site");
+    let is_foreign_page = is_cross_site && !(method == Method::GET || method == Method::HEAD);
+    let has_foreign_origin =
+        headers.get_all(header::ORIGIN).iter().any(|origin| !is_same_origin(app, &text(origin), host));
+    (is_foreign_page || has_foreign_origin).then_some("the request comes from a page of another site")
 }
 
 /// A host without its port.
@@ -132,7 +136,11 @@ fn is_ours(app: &App, host: &str) -> bool {
 /// Whether a page's origin is this server's own.
 fn is_same_origin(app: &App, origin: &str, host: &str) -> bool {
     let Some((scheme, named)) = origin.split_once("://") else { return false };
-    if app.options.public_url.as_deref().is_some_and(|url| url.eq_ignore_ascii_case(origin)) {
+    // Without its path, if it has one.
+    let public = app.options.public_url.as_deref().and_then(|url| url.split_once("://"));
+    if public.is_some_and(|(its, rest)| {
+        its.eq_ignore_ascii_case(scheme) && rest.split('/').next().is_some_and(|its| its.eq_ignore_ascii_case(named))
+    }) {
         return true;
     }
     // A proxy may speak TLS for this server.

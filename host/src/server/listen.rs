@@ -1,6 +1,15 @@
 //! Connections: how many there are, how long they may take, and how they end.
 
-use std::{convert::Infallible, future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    future::Future,
+    io,
+    net::{IpAddr, SocketAddr},
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use axum::{Router, body::Body, extract::ConnectInfo, http::Request};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -10,7 +19,7 @@ use hyper_util::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream, lookup_host},
     sync::Semaphore,
     time::{sleep, timeout},
 };
@@ -59,6 +68,57 @@ impl Tls {
     }
 }
 
+/// Listens on an address, or the first of those that a name stands for. As many connections wait in the kernel as it lets.
+pub(super) async fn bind(address: &str) -> io::Result<TcpListener> {
+    let mut failure = io::Error::new(io::ErrorKind::InvalidInput, "it is no address");
+    for address in lookup_host(address).await? {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+        let bound = socket.and_then(|socket| {
+            // A server that was just stopped leaves connections behind that would keep the address.
+            socket.set_reuseaddr(true)?;
+            socket.bind(address)?;
+            socket.listen(4096)
+        });
+        match bound {
+            Ok(listener) => return Ok(listener),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
+}
+
+/// The connections of each peer.
+#[derive(Default)]
+struct Peers(Mutex<HashMap<IpAddr, usize>>);
+
+/// A connection of a peer's, for as long as it lives.
+struct PeerTurn(Arc<Peers>, IpAddr);
+
+impl Peers {
+    /// A connection more; none if the peer has enough.
+    fn turn(self: &Arc<Self>, peer: IpAddr, most: usize) -> Option<PeerTurn> {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(peer).or_default();
+        if *count >= most {
+            return None;
+        }
+        *count += 1;
+        Some(PeerTurn(Arc::clone(self), peer))
+    }
+}
+
+impl Drop for PeerTurn {
+    fn drop(&mut self) {
+        let mut counts = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.1) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.1);
+            }
+        }
+    }
+}
+
 /// Serves connections until `stop` is done, and then those that are open until they end, at most for the time of the options.
 pub(super) async fn serve(
     listener: TcpListener,
@@ -69,6 +129,7 @@ pub(super) async fn serve(
 ) {
     let open = Arc::new(Semaphore::new(app.options.connections));
     let graceful = GracefulShutdown::new();
+    let peers = Arc::new(Peers::default());
     let mut stop = pin!(stop);
     loop {
         // A turn before a connection: those that wait for one wait in the kernel, and cost nothing here.
@@ -89,9 +150,16 @@ pub(super) async fn serve(
                 continue;
             }
         };
+        // A proxy's connections are everybody's, and so are those of this machine's own programs.
+        let is_shared = app.options.behind_proxy || peer.ip().to_canonical().is_loopback();
+        let most = if is_shared { usize::MAX } else { app.options.connections_per_peer };
+        let Some(peer_turn) = peers.turn(peer.ip().to_canonical(), most) else {
+            tracing::debug!(%peer, "the peer has enough connections");
+            continue;
+        };
         let (app, router, tls, watcher) = (app.clone(), router.clone(), tls.clone(), graceful.watcher());
         tokio::spawn(async move {
-            let _turn = turn;
+            let _turns = (turn, peer_turn);
             if let Err(error) = serve_one(connection, peer, tls, app, router, watcher).await {
                 tracing::debug!(%peer, "a connection ended: {error}");
             }

@@ -60,7 +60,7 @@ impl Server {
         options.check()?;
         let tls = options.tls.as_ref().map(listen::Tls::load).transpose()?;
         let wrong = |source| ServerOptionsError::Listen { address: options.listen.clone(), source };
-        let listener = TcpListener::bind(&options.listen).await.map_err(wrong)?;
+        let listener = listen::bind(&options.listen).await.map_err(wrong)?;
         let address = listener.local_addr().map_err(wrong)?;
         // What it is bound to decides, not what was written: a name may stand for any address.
         if options.insecure_no_auth && !address.ip().is_loopback() {

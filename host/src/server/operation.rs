@@ -113,7 +113,12 @@ impl Operation {
         let content = ContentBuilder::new().schema(Some(schema)).build();
         let body = RequestBodyBuilder::new().content("application/json", content).required(Some(Required::True));
         self.described = self.described.request_body(Some(body.build()));
-        self
+        self.fails(&[
+            (400, "the body is no JSON"),
+            (408, "the body took too long to arrive"),
+            (413, "the body is too large"),
+            (415, "the body isn't declared as JSON"),
+        ])
     }
 
     /// It takes a package.
@@ -124,6 +129,17 @@ impl Operation {
             .content("application/zip", content)
             .required(Some(Required::True));
         self.described = self.described.request_body(Some(body.build()));
+        self.fails(&[
+            (408, "it took too long to arrive"),
+            (415, "it isn't declared as a zip"),
+            (507, "it can't be kept"),
+        ])
+    }
+
+    /// It is for an add-on's platform.
+    pub(super) fn for_platforms(mut self) -> Self {
+        let addon = SecurityRequirement::new("addon", Vec::<String>::new());
+        self.described = self.described.securities(Some([addon]));
         self
     }
 
@@ -145,10 +161,15 @@ impl Operation {
     /// It fails with a problem.
     pub(super) fn fails(mut self, problems: &[(u16, &'static str)]) -> Self {
         let own: &[(u16, &str)] = match self.scope {
-            Some(_) => &[(401, "no token, or one that doesn't count"), (403, "a token of another scope")],
+            Some(_) => &[
+                (401, "no token, or one that doesn't count"),
+                (403, "a token of another scope, or a page of another site"),
+                (429, "too many wrong tokens came from there"),
+                (503, "too much is under way"),
+            ],
             None => &[],
         };
-        for (status, text) in problems.iter().chain(own) {
+        for (status, text) in own.iter().chain(problems) {
             let schema = reference::<problem::Body>(&mut self.schemas);
             let content = ContentBuilder::new().schema(Some(schema)).build();
             let response = ResponseBuilder::new().description(*text).content("application/problem+json", content);

@@ -33,6 +33,8 @@ pub struct ServerOptions {
     pub upload_s: u64,
     /// How many connections there may be at once; later ones wait. 1024 unless set.
     pub connections: usize,
+    /// How many of them one address may have, unless it is this machine's or a proxy's; 128 unless set.
+    pub connections_per_peer: usize,
     /// How many calls of plugins may be under way at once; 256 unless set. Others wait, and are refused after five seconds.
     pub calls: usize,
     /// How many of them may be to one plugin; 64 unless set.
@@ -80,6 +82,7 @@ impl Default for ServerOptions {
             receive_s: 30,
             upload_s: 600,
             connections: 1024,
+            connections_per_peer: 128,
             calls: 256,
             calls_per_plugin: 64,
             guesses: 60,
@@ -141,6 +144,7 @@ impl ServerOptions {
         let wrong = |name, problem| Err(ServerOptionsError::Value { name, problem });
         for (name, number) in [
             ("connections", self.connections),
+            ("connections_per_peer", self.connections_per_peer),
             ("calls", self.calls),
             ("calls_per_plugin", self.calls_per_plugin),
             ("body_kb", self.body_kb),

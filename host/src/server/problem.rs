@@ -38,8 +38,8 @@ pub(super) struct Body {
     status: StatusCode,
     /// What is wrong with this request.
     detail: String,
-    /// What else is known: of a refusal its `kind`, `plugin`, `hook`, `asset`, `retry_after_ms` and `outcome_unknown`; of a
-    /// package its `errors`.
+    /// What else is known: of a hook its `outcome` (`refused`, `failed` or `unknown`), `kind`, `plugin`, `handler`, `hook`,
+    /// `asset`, `retry_after_ms` and `outcome_unknown`; of a package its `errors`.
     #[serde(flatten)]
     #[schema(value_type = Object)]
     more: Map<String, Value>,
@@ -47,6 +47,13 @@ pub(super) struct Body {
     challenge: Option<&'static str>,
     #[serde(skip)]
     retry_after: Option<u64>,
+}
+
+impl Body {
+    /// What became of a hook.
+    pub(super) fn outcome(&self) -> &str {
+        self.more.get("outcome").and_then(Value::as_str).unwrap_or("refused")
+    }
 }
 
 fn number<S: serde::Serializer>(status: &StatusCode, serializer: S) -> Result<S::Ok, S::Error> {
@@ -64,6 +71,11 @@ impl Problem {
             challenge: None,
             retry_after: None,
         }))
+    }
+
+    /// What its answer says.
+    pub(super) fn into_body(self) -> Body {
+        *self.0
     }
 
     pub(super) fn status(&self) -> StatusCode {
@@ -147,7 +159,12 @@ impl From<HookError> for Problem {
             }
         }
         let after = error.retry_after().map(|delay| delay.as_secs_f64().ceil() as u64);
-        problem.after(after).with("outcome", "refused")
+        let outcome = match error.kind() {
+            _ if error.is_outcome_unknown() => "unknown",
+            ErrorKind::Internal => "failed",
+            _ => "refused",
+        };
+        problem.after(after).with("outcome", outcome)
     }
 }
 
@@ -210,7 +227,9 @@ impl From<EventError> for Problem {
             | EventError::Delivery { .. } => StatusCode::CONFLICT,
             EventError::Forbidden(forbidden) => {
                 let status = if forbidden.by_policy { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::FORBIDDEN };
-                return Problem::new(status, detail).with("handler", forbidden.handler).with("outcome", "refused");
+                let kind = if forbidden.by_policy { ErrorKind::Unavailable } else { ErrorKind::Forbidden };
+                let problem = Problem::new(status, detail).with("kind", kind.name());
+                return problem.with("handler", forbidden.handler).with("outcome", "refused");
             }
             EventError::Host(error) => return error.into(),
             _ => StatusCode::INTERNAL_SERVER_ERROR,
@@ -232,7 +251,13 @@ impl From<UsageError> for Problem {
             UsageError::Incomplete { .. } | UsageError::Bundle(_) => StatusCode::UNPROCESSABLE_ENTITY,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        Problem::new(status, error.to_string())
+        match error {
+            UsageError::NoUsageApi => {
+                Problem::new(status, "this server has no usage API; [usage_api] in its configuration names one")
+            }
+            UsageError::Busy(_) => Problem::busy(status, error.to_string(), 5),
+            error => Problem::new(status, error.to_string()),
+        }
     }
 }
 

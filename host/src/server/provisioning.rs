@@ -113,6 +113,7 @@ pub(super) fn add_to(api: &mut Api) {
         api.add(
             operation(Method::POST, path(end), None, TAG, "A customer added the add-on")
                 .describe(described)
+                .for_platforms()
                 .takes::<ResourceRequest>()
                 .answers::<Created>(201, "the resource; the same one if the uuid was seen before")
                 .answers::<Message>(401, "wrong credentials, or none")
@@ -125,6 +126,7 @@ pub(super) fn add_to(api: &mut Api) {
         api.add(
             operation(Method::PUT, path(end), None, TAG, "A customer chose another plan")
                 .describe(described)
+                .for_platforms()
                 .takes::<ResourceRequest>()
                 .answers::<Changed>(200, "the resource's configuration")
                 .answers::<Message>(404, "the add-on has no such resource"),
@@ -133,6 +135,7 @@ pub(super) fn add_to(api: &mut Api) {
         api.add(
             operation(Method::DELETE, path(end), None, TAG, "A customer removed the add-on")
                 .describe(described)
+                .for_platforms()
                 .answers_plain(200, "it is gone")
                 .answers::<Message>(404, "the add-on has no such resource"),
             delete,

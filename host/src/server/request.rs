@@ -21,6 +21,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Body as _;
 use metrics::{Counter, Histogram};
 use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
 use tokio::time::timeout;
 use tower::ServiceExt as _;
 
@@ -152,21 +153,43 @@ pub(super) async fn drain(body: Body) {
     let _ = timeout(Duration::from_secs(10), async { while let Some(Ok(_)) = drained.frame().await {} }).await;
 }
 
-/// A body of JSON.
+/// A body of JSON, whatever it holds, as it was sent.
+#[derive(Debug)]
+pub(super) struct AnyJsonBody(pub(super) Box<RawValue>);
+
+impl FromRequest<App> for AnyJsonBody {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
+        parse(&json(request, app).await?).map(AnyJsonBody)
+    }
+}
+
+/// A body of JSON: an object.
 #[derive(Debug)]
 pub(super) struct JsonBody<T>(pub(super) T);
+
+/// The bytes of a body that is declared as JSON.
+async fn json(request: Request, app: &App) -> Result<Bytes, Problem> {
+    let (parts, body) = request.into_parts();
+    if !is_of_type(&parts.headers, "application/json") {
+        drain(body).await;
+        let detail = "the body has to be declared as Content-Type: application/json";
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
+    }
+    read(app, body).await
+}
 
 impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
-        let (parts, body) = request.into_parts();
-        if !is_of_type(&parts.headers, "application/json") {
-            let detail = "the body has to be declared as Content-Type: application/json";
-            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
+        let bytes = json(request, app).await?;
+        // A list would be taken for the fields in their order.
+        match bytes.iter().find(|byte| !byte.is_ascii_whitespace()) {
+            Some(b'[') => Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "the body has to be an object")),
+            _ => parse(&bytes).map(JsonBody),
         }
-        let bytes = read(app, body).await?;
-        parse(&bytes).map(JsonBody)
     }
 }
 

@@ -118,15 +118,18 @@ fn every_asset_of_a_contract_is_told_whatever_the_others_say() {
     assert_eq!(shown("outcome"), ["refused", "ok", "refused"]);
     assert_eq!(outcomes[1]["changes"], json!({"meta_info": "healthy"}));
     let refusal = json!({
-        "kind": "conflict",
+        "type": "about:blank",
+        "title": "Conflict",
         "status": 409,
-        "message": "after the change",
+        "detail": "after the change",
+        "kind": "conflict",
+        "outcome": "refused",
         "hook": "on_product_acquisition",
         "plugin": "refuser",
         "asset": "asset-2",
     });
     assert_eq!(outcomes[0]["refusal"], refusal);
-    assert_eq!(outcomes[2]["refusal"]["message"], UNKNOWN_TYPE);
+    assert_eq!(outcomes[2]["refusal"]["detail"], UNKNOWN_TYPE);
     let suspended = server.post("/api/v1/notifications/product_suspended", &json!({"order": order(), "assets": both}));
     assert_eq!(suspended.is(200).json()["outcomes"][0], json!({"asset": "asset-2", "outcome": "ok", "changes": {}}));
 

@@ -47,8 +47,9 @@ struct EventBody {
 struct EmittedBody {
     /// The event's id.
     id: String,
-    /// What before handlers made of its data.
-    data: Document<'static>,
+    /// What before handlers made of its data; not told of one that had been recorded, which keeps the data that it had.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Document<'static>>,
     /// The numbers of its deliveries.
     deliveries: Vec<i64>,
     /// It had been recorded before.
@@ -309,7 +310,7 @@ async fn emit(State(app): State<App>, JsonBody(body): JsonBody<EventBody>) -> Re
         event.data = host.before(&event)?;
         let emitted = host.emit(&event)?;
         let (id, deliveries, is_repeated) = (emitted.id, emitted.deliveries, emitted.is_repeated);
-        Ok(EmittedBody { id, data: event.data, deliveries, is_repeated })
+        Ok(EmittedBody { id, data: (!is_repeated).then_some(event.data), deliveries, is_repeated })
     });
     Ok((StatusCode::CREATED, Json(emitted.await??)).into_response())
 }
@@ -333,6 +334,9 @@ async fn list_handlers(
     Parameters(query): Parameters<HandlerQuery>,
 ) -> Result<Json<Vec<Handler>>, Problem> {
     let HandlerQuery { name, event, kind, status } = query;
+    if let Some(unknown) = kind.as_deref().filter(|kind| !["http", "script"].contains(kind)) {
+        return Err(Problem::bad_request(format!("there is no type {unknown:?}; there are http and script")));
+    }
     let filter = HandlerFilter { name, event, kind, status };
     Ok(Json(app.manage(move |host| host.handlers(&filter)).await??))
 }

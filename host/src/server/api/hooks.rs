@@ -16,7 +16,7 @@ use crate::{
     Catalogue, CatalogueError, HookAnswer, HookError, HookObjects, HostError, Scope, UsageRefreshed,
     server::{
         operation::{Api, operation},
-        problem::Problem,
+        problem::{self, Problem},
         request::{JsonBody, Parameters, PathPart},
         state::App,
     },
@@ -65,15 +65,14 @@ struct Notified {
 struct AssetOutcome {
     /// The asset's id.
     asset: String,
-    /// `ok` or `refused`.
-    outcome: &'static str,
+    /// `ok`, or that of the problem.
+    outcome: String,
     /// What the hook changed on it: save it.
     #[serde(skip_serializing_if = "Option::is_none")]
     changes: Option<AssetChanges>,
     /// Why it was refused: a problem as those that requests end with.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
-    refusal: Option<HookError>,
+    refusal: Option<problem::Body>,
     /// How many usage records are new.
     #[serde(skip_serializing_if = "Option::is_none")]
     recorded: Option<u64>,
@@ -294,7 +293,8 @@ async fn notify(
 
 impl AssetOutcome {
     fn new(asset: Asset, changes: Option<AssetChanges>, refusal: Option<HookError>) -> Self {
-        let outcome = if refusal.is_none() { "ok" } else { "refused" };
+        let refusal = refusal.map(|refusal| Problem::from(refusal).into_body());
+        let outcome = refusal.as_ref().map_or("ok", problem::Body::outcome).to_owned();
         AssetOutcome { asset: asset.id, outcome, changes, refusal, recorded: None, known: None }
     }
 }
@@ -332,7 +332,7 @@ async fn use_asset(
         (true, _) => Ok(StatusCode::NO_CONTENT),
         (false, unknown) => {
             let detail = format!("The given product specification contains a not supported asset type: {unknown}");
-            Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail))
+            Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail).with("kind", "invalid"))
         }
     }
 }

@@ -23,7 +23,7 @@ use crate::{
         auth::Client,
         operation::{Api, operation},
         problem::Problem,
-        request::{JsonBody, Parameters, PathPart, drain, is_of_type},
+        request::{AnyJsonBody, JsonBody, Parameters, PathPart, drain, is_of_type},
         state::App,
     },
 };
@@ -143,7 +143,7 @@ pub(super) fn add_to(api: &mut Api) {
     }
     api.add(
         operation(get.clone(), "/api/v1/plugins/{id}/settings", Scope::Manage, TAG, "Show a plugin's settings")
-            .answers_plain(200, "a JSON document")
+            .answers::<Value>(200, "a JSON document")
             .fails(&[GONE]),
         settings,
     );
@@ -332,7 +332,7 @@ async fn settings(State(app): State<App>, PathPart(id): PathPart) -> Result<Json
 async fn set_settings(
     State(app): State<App>,
     PathPart(id): PathPart,
-    JsonBody(settings): JsonBody<Box<serde_json::value::RawValue>>,
+    AnyJsonBody(settings): AnyJsonBody,
 ) -> Result<Json<PluginSummary>, Problem> {
     Ok(Json(app.manage(move |host| host.set_settings(&id, settings.get())).await??))
 }
