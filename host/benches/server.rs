@@ -2,8 +2,8 @@
 //! The load comes from wrk, which has to be installed.
 #![allow(clippy::print_stdout, reason = "a benchmark prints")]
 
-#[allow(dead_code, reason = "rates are compared here, and not durations")]
-mod support;
+#[path = "support/package.rs"]
+mod package;
 
 use std::{
     io::{BufRead, BufReader},
@@ -142,9 +142,9 @@ fn main() {
     let folder = tempfile::tempdir_in(std::env::current_dir().expect("there is one")).expect("a folder");
     let home = folder.path().join("home");
     let host = Host::open(&home).expect("opens");
-    host.install(support::package("healthy", "Healthy", 0, folder.path()), &Install::default()).expect("installed");
+    host.install(package::package("healthy", "Healthy", 0, folder.path()), &Install::default()).expect("installed");
     let crashing = Install { isolation: Some(Isolation::Process), ..Install::default() };
-    host.install(support::package("crash_in_a_hook", "Crashing", 0, folder.path()), &crashing).expect("installed");
+    host.install(package::package("crash_in_a_hook", "Crashing", 0, folder.path()), &crashing).expect("installed");
     let mut runtime = host.show("crashing").expect("there").runtime;
     runtime.most_crashes = 1_000_000;
     host.set_runtime("crashing", &runtime).expect("set");

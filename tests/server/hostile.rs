@@ -492,7 +492,7 @@ fn thousands_of_connections_are_served_and_leave_the_server_well() {
             if is_asking { connections.iter_mut().map(status).collect() } else { Vec::new() }
         };
         let statuses: Vec<u16> = thread::scope(|scope| {
-            let clients: Vec<_> = (0..threads).map(|_| scope.spawn(&client)).collect();
+            let clients: Vec<_> = (0..threads).map(|_| scope.spawn(client)).collect();
             clients.into_iter().flat_map(|client| client.join().expect("no panic")).collect()
         });
         // On a slow machine, some may have to be put off: they are told so.

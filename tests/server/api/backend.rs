@@ -149,7 +149,7 @@ fn every_asset_of_a_contract_is_told_whatever_the_others_say() {
     server.post(ACQUIRED, &json!({"order": two, "contract": contract})).is(200);
     refused(server.post(ACQUIRED, &json!({"assets": both})), 422, "missing field `order`");
     let refreshed = server.post(REFRESHED, &json!({"order": order(), "assets": both}));
-    refused(refreshed, 503, "this host has no usage API");
+    refused(refreshed, 503, "this server has no usage API");
 }
 
 #[test]
