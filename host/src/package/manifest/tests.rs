@@ -200,3 +200,26 @@ fn the_id_is_the_name_in_lower_case_with_dashes_for_spaces() {
         assert_eq!(Manifest::parse(&with(json!({ "name": name }))).expect("right").id(), id);
     }
 }
+
+#[test]
+fn an_add_on_has_an_id_and_variables_and_needs_no_formats() {
+    let addon = json!({"id": "my-addon_1.0", "config_vars": ["MY_ADDON_URL", "_x"]});
+    check(json!({"formats": null, "addon": addon}), &[]);
+    check(json!({"addon": {"id": "a"}}), &[]);
+    check(json!({"formats": null}), &["$.formats: this required field is missing"]);
+    check(json!({"formats": [], "addon": addon}), &["$.formats: it has to hold one or two"]);
+    for (addon, expected) in [
+        (json!("my-addon"), "$.addon: it has to be an object, and is text"),
+        (json!({}), "$.addon.id: it is missing"),
+        (json!({"id": 7}), "$.addon.id: it has to be text, and is a number"),
+        (json!({"id": ""}), "$.addon.id: \"\" is no id"),
+        (json!({"id": "a:b"}), "$.addon.id: \"a:b\" is no id"),
+        (json!({"id": "x".repeat(101)}), "is no id"),
+        (json!({"id": "a", "config_vars": "URL"}), "$.addon.config_vars: it has to be a list, and is text"),
+        (json!({"id": "a", "config_vars": [7]}), "$.addon.config_vars[0]: it has to be text, and is a number"),
+        (json!({"id": "a", "config_vars": ["A", "B C"]}), "$.addon.config_vars[1]: \"B C\" is no variable"),
+        (json!({"id": "a", "config_vars": ["1A"]}), "$.addon.config_vars[0]: \"1A\" is no variable"),
+    ] {
+        check(json!({"addon": addon}), &[expected]);
+    }
+}
