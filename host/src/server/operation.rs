@@ -1,6 +1,11 @@
 //! The operations of the API: each is described once, and from that it is routed, guarded and documented.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+};
 
 use axum::{
     Router,
@@ -12,8 +17,9 @@ use axum::{
 };
 use futures_util::{
     FutureExt as _,
-    future::{BoxFuture, Either, Map},
+    future::{BoxFuture, Either},
 };
+use pin_project_lite::pin_project;
 use serde_json::{Value, json};
 use utoipa::{
     IntoParams, ToSchema,
@@ -188,7 +194,7 @@ struct Guarded<H> {
 }
 
 impl<T: 'static, H: Handler<T, App>> Handler<T, App> for Guarded<H> {
-    type Future = Map<Either<BoxFuture<'static, Response>, H::Future>, Mark>;
+    type Future = Marked<Either<BoxFuture<'static, Response>, H::Future>>;
 
     fn call(self, mut request: Request, app: App) -> Self::Future {
         let Guarded { handler, scope, path } = self;
@@ -205,7 +211,7 @@ impl<T: 'static, H: Handler<T, App>> Handler<T, App> for Guarded<H> {
             }
             Err(problem) => Either::Left(refuse(problem, request).boxed()),
         };
-        answer.map(mark(path))
+        Marked { answer, path }
     }
 }
 
@@ -214,14 +220,25 @@ async fn refuse(problem: Problem, request: Request) -> Response {
     problem.into_response()
 }
 
-/// Notes on an answer which operation it is of, for whoever counts.
-type Mark = Box<dyn FnOnce(Response) -> Response + Send>;
+pin_project! {
+    /// Notes on an answer which operation it is of, for whoever counts.
+    struct Marked<F> {
+        #[pin]
+        answer: F,
+        path: &'static str,
+    }
+}
 
-fn mark(path: &'static str) -> Mark {
-    Box::new(move |mut response| {
-        response.extensions_mut().insert(Route(path));
-        response
-    })
+impl<F: Future<Output = Response>> Future for Marked<F> {
+    type Output = Response;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Response> {
+        let this = self.project();
+        this.answer.poll(context).map(|mut response| {
+            response.extensions_mut().insert(Route(this.path));
+            response
+        })
+    }
 }
 
 /// The operation that a request was answered by.

@@ -214,11 +214,15 @@ async fn call(
         }
     };
     let named = key.clone();
-    let called = app.call(&key, move |host| match &which.plugin {
-        Some(plugin) => (host.implements_hook(plugin, hook), host.call(plugin, hook, &objects)),
-        None => (host.implements(&named, hook), host.call_type(&named, hook, &objects)),
+    let called = app.call(&key, move |host| {
+        let called = match &which.plugin {
+            Some(plugin) => (host.implements_hook(plugin, hook), host.call(plugin, hook, &objects)),
+            None => (host.implements(&named, hook), host.call_type(&named, hook, &objects)),
+        };
+        // Given back, to be freed where they were made: threads that free each other's memory wait for each other.
+        (called, objects, named)
     });
-    let (implemented, answer) = called.await?;
+    let ((implemented, answer), ..) = called.await?;
     let outcome = if implemented == Some(true) { "ok" } else { "not implemented" };
     Ok(Json(Outcome { outcome, answer: answer? }))
 }
