@@ -93,6 +93,10 @@ fn is_foreign(app: &App, request: &Request) -> Option<&'static str> {
     if !is_ours(app, host) && !PROBES.contains(&uri.path()) {
         return Some("the request is for another host; the server's option hosts names those that are taken");
     }
+    // A platform's page sends people here, with a token that only the platform can make.
+    if uri.path().trim_end_matches('/') == app.options.provisioning.sign_on_path {
+        return None;
+    }
     // A page of another site can make a browser send what changes something, and can't hide where it comes from.
     let is_cross_site = headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site");
     let is_foreign_page = is_cross_site && !(method == Method::GET || method == Method::HEAD);

@@ -42,7 +42,13 @@ fn with(form: Form, field: &'static str, value: Option<&str>) -> Form {
 pub(super) fn sign_on(server: &Server, path: &str, form: &[(&str, String)]) -> Answer {
     let pair = |(name, value): &(&str, String)| format!("{name}={}", utf8_percent_encode(value, NON_ALPHANUMERIC));
     let body = form.iter().map(pair).collect::<Vec<_>>().join("&");
-    server.request("POST", path, &[("content-type", "application/x-www-form-urlencoded")], body.as_bytes())
+    // As a browser sends it from the platform's page.
+    let headers = [
+        ("content-type", "application/x-www-form-urlencoded"),
+        ("origin", "https://platform.example"),
+        ("sec-fetch-site", "cross-site"),
+    ];
+    server.request("POST", path, &headers, body.as_bytes())
 }
 
 #[test]
