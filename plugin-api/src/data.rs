@@ -337,6 +337,7 @@ impl From<Event> for Envelope {
 pub struct AssetChanges {
     /// The new `meta_info`, if the hook set one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(value_type = serde_json::Value))]
     pub meta_info: Option<Json<'static>>,
     /// The new `content_type`, if the hook set one.
     #[serde(default, skip_serializing_if = "Option::is_none")]

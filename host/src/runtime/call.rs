@@ -177,9 +177,11 @@ pub struct HookObjects {
     pub asset: Option<Asset>,
     /// The product specification, as the catalogue has it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "server", schema(value_type = serde_json::Value))]
     pub product_spec: Option<Json<'static>>,
     /// The product offering, as the catalogue has it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "server", schema(value_type = serde_json::Value))]
     pub product_offering: Option<Json<'static>>,
     /// The contract; the order's only one if it is left out.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -79,6 +79,7 @@ struct ResourceRequest {
     /// Where the platform can be asked about the resource.
     callback_url: Option<String>,
     /// What the customer asked for besides.
+    #[schema(value_type = Value)]
     options: Option<Document<'static>>,
 }
 

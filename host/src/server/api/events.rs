@@ -49,6 +49,7 @@ struct EmittedBody {
     id: String,
     /// What before handlers made of its data; not told of one that had been recorded, which keeps the data that it had.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = serde_json::Value)]
     data: Option<Document<'static>>,
     /// The numbers of its deliveries.
     deliveries: Vec<i64>,
