@@ -110,7 +110,7 @@ impl Operation {
         for parameter in T::into_params(|| Some(ParameterIn::Query)) {
             self.described = self.described.parameter(parameter);
         }
-        self
+        self.fails(&[(400, "the query can't be taken")])
     }
 
     /// It takes a JSON body.
@@ -124,6 +124,7 @@ impl Operation {
             (408, "the body took too long to arrive"),
             (413, "the body is too large"),
             (415, "the body isn't declared as JSON"),
+            (422, "the body's fields can't be taken"),
         ])
     }
 

@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::{
-    operation::{Api, operation},
+    operation::{Api, Operation, operation},
     problem::Problem,
     request::{Peer, is_of_type, parse, read},
     state::App,
@@ -105,6 +105,25 @@ struct Changed {
     message: Option<String>,
 }
 
+impl Operation {
+    /// It is for an add-on's platform, which reads messages.
+    fn answers_platforms(self) -> Self {
+        [
+            (400, "the body is no JSON object"),
+            (401, "wrong credentials, or none"),
+            (408, "the body took too long to arrive"),
+            (413, "the body is too large"),
+            (415, "the body isn't declared as JSON"),
+            (422, "the add-on refuses"),
+            (429, "too many wrong passwords came from there"),
+            (500, "the add-on failed"),
+            (503, "the add-on can't now"),
+        ]
+        .into_iter()
+        .fold(self.for_platforms(), |operation, (status, text)| operation.answers::<Message>(status, text))
+    }
+}
+
 pub(super) fn add_to(api: &mut Api) {
     let options = api.app().options.provisioning.clone();
     // As long as the server, which is made once in a process.
@@ -114,12 +133,9 @@ pub(super) fn add_to(api: &mut Api) {
         api.add(
             operation(Method::POST, path(end), None, TAG, "A customer added the add-on")
                 .describe(described)
-                .for_platforms()
                 .takes::<ResourceRequest>()
                 .answers::<Created>(201, "the resource; the same one if the uuid was seen before")
-                .answers::<Message>(401, "wrong credentials, or none")
-                .answers::<Message>(422, "the add-on refuses")
-                .answers::<Message>(503, "the add-on can't now"),
+                .answers_platforms(),
             create,
         );
     }
@@ -127,18 +143,18 @@ pub(super) fn add_to(api: &mut Api) {
         api.add(
             operation(Method::PUT, path(end), None, TAG, "A customer chose another plan")
                 .describe(described)
-                .for_platforms()
                 .takes::<ResourceRequest>()
                 .answers::<Changed>(200, "the resource's configuration")
-                .answers::<Message>(404, "the add-on has no such resource"),
+                .answers::<Message>(404, "the add-on has no such resource")
+                .answers_platforms(),
             update,
         );
         api.add(
             operation(Method::DELETE, path(end), None, TAG, "A customer removed the add-on")
                 .describe(described)
-                .for_platforms()
                 .answers_plain(200, "it is gone")
-                .answers::<Message>(404, "the add-on has no such resource"),
+                .answers::<Message>(404, "the add-on has no such resource")
+                .answers_platforms(),
             delete,
         );
     }

@@ -212,7 +212,7 @@ pub(super) fn add_to(api: &mut Api) {
         operation(get.clone(), "/api/v1/handlers", Scope::Read, "handlers", "List and search handlers")
             .query::<HandlerQuery>()
             .answers::<Vec<Handler>>(200, "handlers, by name")
-            .fails(&[]),
+            .fails(&[(422, "there is no such event")]),
         list_handlers,
     );
     api.add(
