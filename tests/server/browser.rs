@@ -169,6 +169,9 @@ fn every_part_fits_a_phone_and_a_desk_in_light_and_dark_and_works_with_the_keybo
         browser.be(width, scheme);
         for part in parts {
             browser.open(&server.url(part));
+            // Where the machine is busy, the page may be there before its style sheet.
+            let styled = "return getComputedStyle(document.body).overflowWrap === 'anywhere'";
+            wait_for("the style sheet", || browser.script(styled) == true);
             let needed = browser.script("return document.documentElement.scrollWidth").as_u64().expect("a number");
             assert!(needed <= u64::from(width), "{part} needs {needed} at {width}");
             let nameless = "return [...document.querySelectorAll('main input:not([type=hidden]), main select, main textarea')]\

@@ -104,6 +104,8 @@ impl Browser {
     #[track_caller]
     pub(crate) fn open(&self, url: &str) {
         self.post("/url", &json!({"url": url}));
+        // On a busy machine the driver answers before the page has all that it is made of.
+        wait_for(url, || self.script("return document.readyState") == "complete");
     }
 
     /// The path that is open.
