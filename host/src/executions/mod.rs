@@ -45,7 +45,8 @@ pub enum ExecutionStatus {
 }
 
 impl ExecutionStatus {
-    pub(crate) const ALL: [ExecutionStatus; 5] = [
+    /// Each of them.
+    pub const ALL: &[ExecutionStatus] = &[
         ExecutionStatus::Success,
         ExecutionStatus::Forbidden,
         ExecutionStatus::Failed,

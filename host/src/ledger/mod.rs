@@ -63,7 +63,8 @@ pub enum DeliveryStatus {
 }
 
 impl DeliveryStatus {
-    pub(crate) const ALL: [DeliveryStatus; 5] = [
+    /// Each of them, in the order of a delivery's life.
+    pub const ALL: &[DeliveryStatus] = &[
         DeliveryStatus::Waiting,
         DeliveryStatus::Running,
         DeliveryStatus::Done,

@@ -442,7 +442,7 @@ async fn list_deliveries(
 ) -> Result<Json<Page<Delivery>>, Problem> {
     let most = limit(query.limit)?;
     let DeliveryQuery { status, event, event_id, listener, object, cursor, .. } = query;
-    let status = named(&DeliveryStatus::ALL, DeliveryStatus::name, status)?;
+    let status = named(DeliveryStatus::ALL, DeliveryStatus::name, status)?;
     let filter = DeliveryFilter { status, event, event_id, listener, object, before: cursor, limit: most + 1 };
     let found = app.manage(move |host| host.deliveries(&filter)).await??;
     Ok(Json(Page::cut(found, most, |delivery| delivery.number)))
@@ -471,7 +471,7 @@ async fn list_executions(
 ) -> Result<Json<Page<Execution>>, Problem> {
     let most = limit(query.limit)?;
     let ExecutionQuery { event, listener, status, object, delivery, since, until, after, cursor, .. } = query;
-    let status = named(&ExecutionStatus::ALL, ExecutionStatus::name, status)?;
+    let status = named(ExecutionStatus::ALL, ExecutionStatus::name, status)?;
     let filter = ExecutionFilter {
         event,
         listener,

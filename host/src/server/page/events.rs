@@ -132,7 +132,7 @@ struct DeliveriesPage {
     frame: Frame,
     deliveries: Vec<Delivery>,
     search: Search,
-    statuses: [DeliveryStatus; 5],
+    statuses: &'static [DeliveryStatus],
     next: Option<String>,
 }
 
@@ -151,7 +151,7 @@ async fn deliveries(
     Parameters(search): Parameters<Search>,
 ) -> Result<Response, Failure> {
     let filter = DeliveryFilter {
-        status: DeliveryStatus::ALL.into_iter().find(|status| status.name() == search.status),
+        status: DeliveryStatus::ALL.iter().copied().find(|status| status.name() == search.status),
         event: asked(&search.event),
         listener: asked(&search.listener),
         object: asked(&search.object),
@@ -263,7 +263,7 @@ struct LogPage {
     frame: Frame,
     rows: Vec<Row>,
     search: Search,
-    statuses: [ExecutionStatus; 5],
+    statuses: &'static [ExecutionStatus],
     /// The newest line that is there: what comes is behind it.
     newest: i64,
     /// The query by which the script asks for what comes.
@@ -276,7 +276,7 @@ fn filter(search: &Search) -> ExecutionFilter {
         event: asked(&search.event),
         listener: asked(&search.listener),
         object: asked(&search.object),
-        status: ExecutionStatus::ALL.into_iter().find(|status| status.name() == search.status),
+        status: ExecutionStatus::ALL.iter().copied().find(|status| status.name() == search.status),
         ..ExecutionFilter::default()
     }
 }
