@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use billhook::data::Asset;
 use flate2::{Compression, write::DeflateEncoder};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
@@ -471,54 +472,109 @@ fn trickle(server: &Server, begin: &str, bytes: &str) -> String {
 #[test]
 fn thousands_of_connections_are_served_and_leave_the_server_well() {
     let home = Home::new();
-    let config = home.file("hurry.toml", "[server]\nreceive_s = 5\n");
+    // Also where they are more than there may be at once.
+    let config = home.file("few.toml", "[server]\nconnections = 300\n");
     let server = Server::start_with(&home, &["--config", &config]);
-    // Other tests of this process have files open, too.
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
-    let threads = 16;
-    let each = usize::try_from(limit.saturating_sub(200).min(4_000) / 2).expect("small") / threads;
     let request = format!("{}\r\n", head(&server, "GET", PLUGINS));
-    // Those that ask nothing, and then those that ask all at the same time.
-    for is_asking in [false, true] {
-        let open = |_: usize| {
+    let threads = 16;
+    let each = most_connections() / threads;
+    let client = || -> Vec<u16> {
+        let ask = |_: usize| {
             let mut connection = connect(&server.address);
-            if is_asking {
-                connection.write_all(request.as_bytes()).expect("written");
-            }
+            connection.write_all(request.as_bytes()).expect("written");
             connection
         };
-        let client = || -> Vec<u16> {
-            let mut connections: Vec<TcpStream> = (0..each).map(open).collect();
-            if is_asking { connections.iter_mut().map(status).collect() } else { Vec::new() }
-        };
-        let statuses: Vec<u16> = thread::scope(|scope| {
-            let clients: Vec<_> = (0..threads).map(|_| scope.spawn(client)).collect();
-            clients.into_iter().flat_map(|client| client.join().expect("no panic")).collect()
-        });
-        // On a slow machine, some may have to be put off: they are told so.
-        assert!(statuses.iter().all(|status| [200, 503].contains(status)), "{statuses:?}");
-        assert!(!is_asking || (statuses.len() == threads * each && statuses.contains(&200)), "{statuses:?}");
-        server.get(PLUGINS).is(200);
-    }
+        let mut connections: Vec<TcpStream> = (0..each).map(ask).collect();
+        connections.iter_mut().map(status).collect()
+    };
+    let statuses: Vec<u16> = thread::scope(|scope| {
+        let clients: Vec<_> = (0..threads).map(|_| scope.spawn(client)).collect();
+        clients.into_iter().flat_map(|client| client.join().expect("no panic")).collect()
+    });
+    assert_eq!(statuses.len(), threads * each);
+    // On a slow machine, some may have to be put off: they are told so.
+    assert!(statuses.iter().all(|status| [200, 503].contains(status)) && statuses.contains(&200), "{statuses:?}");
+    server.get(PLUGINS).is(200);
     assert!(server.stop(), "it ends as ever");
 }
 
+/// How many connections a test may have: other tests of this process have files open, too.
+fn most_connections() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from(limit.saturating_sub(200).min(4_000) / 2).expect("small")
+}
+
 #[test]
-fn whoever_guesses_tokens_waits_and_gets_in_with_the_right_one_after_a_while() {
+fn connections_that_ask_nothing_keep_nobody_out_and_give_way_before_those_of_clients_that_are_known() {
+    let home = Home::new();
+    home.load(&Package::new("Slow").of("waiter")).succeeded();
+    // So long that it is no help.
+    let config = home.file("patient.toml", "[server]\nreceive_s = 600\nconnections = 100\n");
+    let server = Server::start_with(&home, &["--config", &config]);
+    let request = head(&server, "GET", PLUGINS).replace("Connection: close\r\n", "");
+    // A client that is known, and keeps its connection.
+    let mut known = connect(&server.address);
+    let ask = |connection: &mut TcpStream| {
+        connection.write_all(format!("{request}\r\n").as_bytes()).expect("it is open");
+        let mut answer = [0; 12];
+        connection.read_exact(&mut answer).expect("answered");
+        assert_eq!(&answer, b"HTTP/1.1 200");
+        let mut rest = vec![0; 64 * 1024];
+        let _ = connection.read(&mut rest).expect("the rest");
+    };
+    ask(&mut known);
+    let form = "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 10\r\n\r\nt";
+    let form = format!("{}{form}", head(&server, "POST", "/login"));
+    let end = home.folder().join("end");
+    let slow = Asset { download_link: Some(end.display().to_string()), ..asset("Slow") };
+    thread::scope(|scope| {
+        // Work that is under way while the others come.
+        let slow = scope.spawn(|| server.post(ACQUISITION, &json!({"asset": slow, "order": order()})).is(200));
+        wait_for("the call to begin", || end.with_extension("called").exists());
+        let open = |number: usize| {
+            let mut connection = connect(&server.address);
+            // Nothing, the beginning of a head, or that of a body.
+            let _ = connection.write_all([b"".as_slice(), b"GET / HT", form.as_bytes()][number % 3]);
+            connection
+        };
+        let idle: Vec<TcpStream> = (0..most_connections()).map(open).collect();
+        for _ in 0..10 {
+            server.get(PLUGINS).is(200);
+        }
+        ask(&mut known);
+        fs::write(&end, "").expect("written");
+        slow.join().expect("answered");
+        drop(idle);
+    });
+}
+
+#[test]
+fn whoever_guesses_tokens_waits_and_keeps_nobody_out_who_has_another() {
     let home = Home::new();
     let config = home.file("guesses.toml", "[server]\nguesses = 3\n");
     let server = Server::start_with(&home, &["--config", &config]);
-    let guess = || server.ask_as("billhook_000000000000_guessed", "GET", PLUGINS, None);
-    for _ in 0..3 {
-        guess().is(401);
-    }
-    // On a slow machine, guesses are forgotten meanwhile.
-    let refused = (0..100).map(|_| guess()).find(|answer| answer.status != 401).expect("somebody notices").is(429);
-    assert_eq!(refused.json()["status"], 429);
-    assert!(refused.header("retry-after").parse::<u64>().is_ok_and(|seconds| seconds > 0), "{refused:#?}");
+    let guess = |token: &str| {
+        for _ in 0..3 {
+            server.ask_as(token, "GET", PLUGINS, None).is(401);
+        }
+        // On a slow machine, guesses are forgotten meanwhile.
+        let mut guesses = (0..100).map(|_| server.ask_as(token, "GET", PLUGINS, None));
+        let refused = guesses.find(|answer| answer.status != 401).expect("somebody notices").is(429);
+        assert_eq!(refused.json()["status"], 429);
+        assert!(refused.header("retry-after").parse::<u64>().is_ok_and(|seconds| seconds > 0), "{refused:#?}");
+    };
+    guess("billhook_000000000000_guessed");
+    server.get(PLUGINS).is(200);
+    let other = crate::support::token(&home, "read");
+    let (id, _) = other.rsplit_once('_').expect("it has an id");
+    wait_for("the new token to be known", || server.ask_as(&other, "GET", PLUGINS, None).status == 200);
+    guess(&format!("{id}_guessed"));
+    server.get(PLUGINS).is(200);
     // What needs no token goes on.
     server.request("GET", "/healthz", &[], b"").is(200);
-    wait_for("the right token to be taken again", || server.get(PLUGINS).status == 200);
+    wait_for("the token that was guessed at to be taken again", || {
+        server.ask_as(&other, "GET", PLUGINS, None).status == 200
+    });
 }
 
 #[test]

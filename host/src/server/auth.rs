@@ -8,7 +8,7 @@ use axum::{
 };
 
 use super::{problem::Problem, state::App};
-use crate::{Scope, Token};
+use crate::{Host, Scope, Token};
 
 /// How a client proves who it is.
 const BEARER: &str = "Bearer realm=\"billhook\"";
@@ -29,39 +29,87 @@ impl Client {
     }
 }
 
-/// Finds out who asks, and refuses whoever may not.
-pub(super) fn authorize(app: &App, headers: &HeaderMap, peer: IpAddr, scope: Scope) -> Result<Client, Problem> {
+/// Finds out who asks, and refuses whoever may not. `None` where the registry has to be asked first: see [`authorize`].
+pub(super) fn authorize_now(
+    app: &App,
+    headers: &HeaderMap,
+    peer: IpAddr,
+    scope: Scope,
+) -> Option<Result<Client, Problem>> {
     if app.options.insecure_no_auth {
-        return Ok(Client::anybody());
+        return Some(Ok(Client::anybody()));
     }
-    let token = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(|value| {
+    match bearer(headers) {
+        Ok(token) => by_known_token(app, token, peer).map(|client| client.and_then(|client| client.with(scope))),
+        Err(problem) => Some(Err(problem)),
+    }
+}
+
+/// Finds out who asks, and refuses whoever may not; also by a token that was made just now.
+pub(super) async fn authorize(app: &App, headers: &HeaderMap, peer: IpAddr, scope: Scope) -> Result<Client, Problem> {
+    by_token(app, bearer(headers)?, peer).await?.with(scope)
+}
+
+/// The token that a request carries.
+fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
+    let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let token = value.and_then(|value| {
         let (scheme, token) = value.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
     });
-    let Some(token) = token else {
-        return Err(Problem::unauthorized("this needs a token: Authorization: Bearer …", BEARER));
-    };
-    let client = by_token(app, token, peer)?;
-    if client.scope < scope {
-        let detail =
-            format!("this needs a token with the scope {:?}; this one has {:?}", scope.name(), client.scope.name());
-        return Err(Problem::new(StatusCode::FORBIDDEN, detail));
-    }
-    Ok(client)
+    token.ok_or_else(|| Problem::unauthorized("this needs a token: Authorization: Bearer …", BEARER))
 }
 
-/// The client that has a token.
-pub(super) fn by_token(app: &App, text: &str, peer: IpAddr) -> Result<Client, Problem> {
-    if let Some(seconds) = app.failures.must_wait(peer, "") {
-        return Err(Problem::busy(StatusCode::TOO_MANY_REQUESTS, "too many wrong tokens came from there", seconds));
+impl Client {
+    /// The same, if it may do what a scope allows.
+    fn with(self, scope: Scope) -> Result<Self, Problem> {
+        if self.scope >= scope {
+            return Ok(self);
+        }
+        let (needed, own) = (scope.name(), self.scope.name());
+        let detail = format!("this needs a token with the scope {needed:?}; this one has {own:?}");
+        Err(Problem::new(StatusCode::FORBIDDEN, detail))
     }
-    match app.token(text) {
-        Some(token) => Ok(Client { scope: token.scope, token: Some(token) }),
-        None => {
-            app.failures.note(peer, "");
-            Err(Problem::unauthorized("the token is none that counts", BEARER))
+}
+
+/// The client that has a token. Its registry is read where the token is not known here: it may have been made just now.
+pub(super) async fn by_token(app: &App, text: &str, peer: IpAddr) -> Result<Client, Problem> {
+    if let Some(client) = by_known_token(app, text, peer) {
+        return client;
+    }
+    must_not_wait(app, peer, UNKNOWN)?;
+    app.manage(Host::refresh).await??;
+    by_known_token(app, text, peer).unwrap_or_else(|| Err(wrong(app, peer, UNKNOWN)))
+}
+
+/// The client that has a token whose id is known here.
+///
+/// Guesses are counted for each token: whoever guesses at one that doesn't exist keeps nobody out who has one, also where both come
+/// from one address.
+fn by_known_token(app: &App, text: &str, peer: IpAddr) -> Option<Result<Client, Problem>> {
+    let token = app.token(Token::id_of(text)?)?;
+    let guessed = format!("token {}", token.id);
+    Some(must_not_wait(app, peer, &guessed).and_then(|()| match token.is(text) {
+        true => Ok(Client { scope: token.scope, token: Some(token) }),
+        false => Err(wrong(app, peer, &guessed)),
+    }))
+}
+
+/// What is guessed at by whoever has no token.
+const UNKNOWN: &str = "a token";
+
+fn must_not_wait(app: &App, peer: IpAddr, guessed: &str) -> Result<(), Problem> {
+    match app.failures.must_wait(peer, guessed) {
+        None => Ok(()),
+        Some(seconds) => {
+            Err(Problem::busy(StatusCode::TOO_MANY_REQUESTS, "too many wrong tokens came from there", seconds))
         }
     }
+}
+
+fn wrong(app: &App, peer: IpAddr, guessed: &str) -> Problem {
+    app.failures.note(peer, guessed);
+    Problem::unauthorized("the token is none that counts", BEARER)
 }
 
 /// Refuses requests for another host, and those that another site's page makes: who has rebound a name to this address, or

@@ -1,17 +1,8 @@
-//! Connections: how many there are, how long they may take, and how they end.
+//! The way in: listening, encryption, how long a connection may take, and how all end.
 
-use std::{
-    collections::HashMap,
-    convert::Infallible,
-    future::Future,
-    io,
-    net::{IpAddr, SocketAddr},
-    pin::pin,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{convert::Infallible, future::Future, io, pin::pin, sync::Arc, time::Duration};
 
-use axum::{Router, body::Body, extract::ConnectInfo, http::Request};
+use axum::{Router, body::Body, http::Request};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -20,7 +11,6 @@ use hyper_util::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpSocket, TcpStream, lookup_host},
-    sync::Semaphore,
     time::{sleep, timeout},
 };
 use tokio_io_timeout::TimeoutStream;
@@ -32,7 +22,12 @@ use tokio_rustls::{
     },
 };
 
-use super::{ServerOptionsError, TlsOptions, request, state::App};
+use super::{
+    ServerOptionsError, TlsOptions,
+    connections::{Connection, Connections},
+    request,
+    state::App,
+};
 
 /// A certificate that connections are encrypted with.
 #[derive(Clone)]
@@ -87,38 +82,6 @@ pub(super) async fn bind(address: &str) -> io::Result<TcpListener> {
     Err(failure)
 }
 
-/// The connections of each peer.
-#[derive(Default)]
-struct Peers(Mutex<HashMap<IpAddr, usize>>);
-
-/// A connection of a peer's, for as long as it lives.
-struct PeerTurn(Arc<Peers>, IpAddr);
-
-impl Peers {
-    /// A connection more; none if the peer has enough.
-    fn turn(self: &Arc<Self>, peer: IpAddr, most: usize) -> Option<PeerTurn> {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(peer).or_default();
-        if *count >= most {
-            return None;
-        }
-        *count += 1;
-        Some(PeerTurn(Arc::clone(self), peer))
-    }
-}
-
-impl Drop for PeerTurn {
-    fn drop(&mut self) {
-        let mut counts = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.1) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.1);
-            }
-        }
-    }
-}
-
 /// Serves connections until `stop` is done, and then those that are open until they end, at most for the time of the options.
 pub(super) async fn serve(
     listener: TcpListener,
@@ -127,16 +90,10 @@ pub(super) async fn serve(
     router: Router,
     stop: impl Future<Output = ()> + Send,
 ) {
-    let open = Arc::new(Semaphore::new(app.options.connections));
+    let connections = Connections::new(app.options.connections, app.options.connections_per_peer);
     let graceful = GracefulShutdown::new();
-    let peers = Arc::new(Peers::default());
     let mut stop = pin!(stop);
     loop {
-        // A turn before a connection: those that wait for one wait in the kernel, and cost nothing here.
-        let turn = tokio::select! {
-            () = &mut stop => break,
-            turn = Arc::clone(&open).acquire_owned() => turn,
-        };
         let accepted = tokio::select! {
             () = &mut stop => break,
             accepted = listener.accept() => accepted,
@@ -152,15 +109,22 @@ pub(super) async fn serve(
         };
         // A proxy's connections are everybody's, and so are those of this machine's own programs.
         let is_shared = app.options.behind_proxy || peer.ip().to_canonical().is_loopback();
-        let most = if is_shared { usize::MAX } else { app.options.connections_per_peer };
-        let Some(peer_turn) = peers.turn(peer.ip().to_canonical(), most) else {
+        // As long as this one waits for a place, the others wait in the kernel, and cost nothing here.
+        let place = tokio::select! {
+            () = &mut stop => break,
+            place = connections.place(peer, is_shared) => place,
+        };
+        let Some(place) = place else {
             tracing::debug!(%peer, "the peer has enough connections");
             continue;
         };
         let (app, router, tls, watcher) = (app.clone(), router.clone(), tls.clone(), graceful.watcher());
         tokio::spawn(async move {
-            let _turns = (turn, peer_turn);
-            if let Err(error) = serve_one(connection, peer, tls, app, router, watcher).await {
+            let ended = tokio::select! {
+                ended = serve_one(connection, Arc::clone(&place.connection), tls, app, router, watcher) => ended,
+                () = place.connection.gave_way() => Err("it gave way to another".into()),
+            };
+            if let Err(error) = ended {
                 tracing::debug!(%peer, "a connection ended: {error}");
             }
         });
@@ -176,46 +140,46 @@ pub(super) async fn serve(
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 async fn serve_one(
-    connection: TcpStream,
-    peer: SocketAddr,
+    stream: TcpStream,
+    connection: Arc<Connection>,
     tls: Option<Tls>,
     app: App,
     router: Router,
     watcher: hyper_util::server::graceful::Watcher,
 ) -> Result<(), Failure> {
-    let _ = connection.set_nodelay(true);
+    let _ = stream.set_nodelay(true);
     let head = Duration::from_secs(app.options.receive_s);
     match tls {
-        None => speak(connection, peer, app, router, watcher).await,
+        None => speak(stream, connection, app, router, watcher).await,
         Some(Tls(acceptor)) => {
-            let encrypted = timeout(head, acceptor.accept(connection));
+            let encrypted = timeout(head, acceptor.accept(stream));
             let encrypted = encrypted.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-            speak(encrypted, peer, app, router, watcher).await
+            speak(encrypted, connection, app, router, watcher).await
         }
     }
 }
 
 async fn speak(
-    connection: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    peer: SocketAddr,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    connection: Arc<Connection>,
     app: App,
     router: Router,
     watcher: hyper_util::server::graceful::Watcher,
 ) -> Result<(), Failure> {
     let head = Duration::from_secs(app.options.receive_s);
     // A client that reads or sends nothing for so long is gone, or wants to keep others out.
-    let mut connection = TimeoutStream::new(connection);
-    connection.set_write_timeout(Some(head));
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(head));
     let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(ConnectInfo(peer));
+        request.extensions_mut().insert(Arc::clone(&connection));
         let answer = request::answer(app.clone(), router.clone(), request.map(Body::new));
         async move { Ok::<_, Infallible>(answer.await) }
     });
-    let connection = http1::Builder::new()
+    let served = http1::Builder::new()
         .timer(TokioTimer::new())
         // Also the longest that a connection is kept that asks for nothing.
         .header_read_timeout(head)
         .max_buf_size(64 * 1024)
-        .serve_connection(TokioIo::new(Box::pin(connection)), service);
-    Ok(watcher.watch(connection).await?)
+        .serve_connection(TokioIo::new(Box::pin(stream)), service);
+    Ok(watcher.watch(served).await?)
 }

@@ -5,6 +5,7 @@
 
 mod api;
 mod auth;
+mod connections;
 mod failures;
 mod listen;
 mod metrics;

@@ -34,7 +34,8 @@ use utoipa::{
 };
 
 use super::{
-    auth,
+    auth::{self, Client},
+    connections,
     problem::{self, Problem},
     request,
     state::App,
@@ -199,21 +200,34 @@ impl<T: 'static, H: Handler<T, App>> Handler<T, App> for Guarded<H> {
 
     fn call(self, mut request: Request, app: App) -> Self::Future {
         let Guarded { handler, scope, path } = self;
-        let client = scope.map(|scope| {
-            let peer = request::peer(&app, request.headers(), request.extensions().get());
-            auth::authorize(&app, request.headers(), peer, scope)
-        });
-        let answer = match client.transpose() {
-            Ok(client) => {
-                if let Some(client) = client {
-                    request.extensions_mut().insert(client);
+        let Some(scope) = scope else { return Marked { answer: Either::Right(handler.call(request, app)), path } };
+        let peer = request::peer(&app, request.headers(), request.extensions().get());
+        let answer = match auth::authorize_now(&app, request.headers(), peer, scope) {
+            Some(client) => match client.and_then(|client| admit(client, &mut request)) {
+                Ok(()) => Either::Right(handler.call(request, app)),
+                Err(problem) => Either::Left(refuse(problem, request).boxed()),
+            },
+            None => Either::Left(
+                async move {
+                    let headers = request.headers().clone();
+                    let client = auth::authorize(&app, &headers, peer, scope).await;
+                    match client.and_then(|client| admit(client, &mut request)) {
+                        Ok(()) => handler.call(request, app).await,
+                        Err(problem) => refuse(problem, request).await,
+                    }
                 }
-                Either::Right(handler.call(request, app))
-            }
-            Err(problem) => Either::Left(refuse(problem, request).boxed()),
+                .boxed(),
+            ),
         };
         Marked { answer, path }
     }
+}
+
+/// Lets a request through, and tells its handler who asks.
+fn admit(client: Client, request: &mut Request) -> Result<(), Problem> {
+    connections::keep(request.extensions())?;
+    request.extensions_mut().insert(client);
+    Ok(())
 }
 
 async fn refuse(problem: Problem, request: Request) -> Response {

@@ -31,7 +31,8 @@ pub struct ServerOptions {
     pub receive_s: u64,
     /// How long a package may take to arrive, in seconds; 600 unless set.
     pub upload_s: u64,
-    /// How many connections there may be at once; later ones wait. 1024 unless set.
+    /// How many connections there may be at once. Where there are more, one that is quiet gives way; if all are at work, later
+    /// ones wait. 4096 unless set.
     pub connections: usize,
     /// How many of them one address may have, unless it is this machine's or a proxy's; 128 unless set.
     pub connections_per_peer: usize,
@@ -39,7 +40,7 @@ pub struct ServerOptions {
     pub calls: usize,
     /// How many of them may be to one plugin; 64 unless set.
     pub calls_per_plugin: usize,
-    /// How often a client may guess a secret in a row; later it has one guess in two seconds. 60 unless set.
+    /// How often a client may guess a secret at once; later it has one guess in two seconds. 60 unless set.
     pub guesses: u32,
     /// How long what is under way may take when the server is told to stop, in seconds; 30 unless set.
     pub drain_s: u64,
@@ -81,7 +82,7 @@ impl Default for ServerOptions {
             body_kb: 4096,
             receive_s: 30,
             upload_s: 600,
-            connections: 1024,
+            connections: 4096,
             connections_per_peer: 128,
             calls: 256,
             calls_per_plugin: 64,
@@ -138,6 +139,11 @@ impl ServerOptions {
     /// How many threads a runtime needs for what blocks, at most.
     pub fn blocking_threads(&self) -> usize {
         self.calls + MANAGEMENT + 16
+    }
+
+    /// How many open files a process needs for it, at most: connections, and what calls and databases open.
+    pub fn files(&self) -> usize {
+        self.connections + 2 * self.blocking_threads() + 256
     }
 
     pub(super) fn check(&self) -> Result<(), ServerOptionsError> {

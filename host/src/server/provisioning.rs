@@ -4,7 +4,7 @@ use axum::{
     Json,
     body::Body,
     extract::{Request, State},
-    http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD};
@@ -17,9 +17,10 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::{
+    connections,
     operation::{Api, Operation, operation},
     problem::Problem,
-    request::{Peer, is_of_type, parse, read},
+    request::{self, Peer, is_of_type, parse, read, read_form},
     state::App,
 };
 use crate::{ProvisioningError, SignOnRequest};
@@ -173,7 +174,9 @@ pub(super) fn add_to(api: &mut Api) {
 }
 
 /// Finds out which add-on's platform asks.
-async fn addon(app: &App, headers: &HeaderMap, Peer(peer): Peer) -> Result<String, Refusal> {
+async fn addon(app: &App, request: &Parts) -> Result<String, Refusal> {
+    let (headers, extensions) = (&request.headers, &request.extensions);
+    let peer = request::peer(app, headers, extensions.get());
     let wrong = || Problem::unauthorized("wrong credentials, or none", BASIC);
     let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let encoded = value.and_then(|value| {
@@ -185,15 +188,20 @@ async fn addon(app: &App, headers: &HeaderMap, Peer(peer): Peer) -> Result<Strin
     let Some((addon, password)) = decoded.as_deref().and_then(|pair| pair.split_once(':')) else {
         return Err(wrong().into());
     };
-    if let Some(seconds) = app.failures.must_wait(peer, addon) {
+    // Each add-on's password is guessed for itself.
+    let key = format!("addon {addon}");
+    if let Some(seconds) = app.failures.must_wait(peer, &key) {
         let detail = "too many wrong passwords came from there";
         return Err(Problem::busy(StatusCode::TOO_MANY_REQUESTS, detail, seconds).into());
     }
     let (named, password) = (addon.to_owned(), password.to_owned());
-    match app.call(&format!("addon {addon}"), move |host| host.check_addon_password(&named, &password)).await? {
-        Ok(true) => Ok(addon.to_owned()),
+    match app.call(&key, move |host| host.check_addon_password(&named, &password)).await? {
+        Ok(true) => {
+            connections::keep(extensions)?;
+            Ok(addon.to_owned())
+        }
         Ok(false) | Err(ProvisioningError::NoAddon { .. }) => {
-            app.failures.note(peer, addon);
+            app.failures.note(peer, &key);
             Err(wrong().into())
         }
         // Nobody can be let in as long as the add-on doesn't say who may.
@@ -237,9 +245,9 @@ fn id_of(uri: &Uri) -> Result<String, Refusal> {
     Ok(decoded.into_owned())
 }
 
-async fn create(State(app): State<App>, peer: Peer, request: Request) -> Result<Response, Refusal> {
+async fn create(State(app): State<App>, request: Request) -> Result<Response, Refusal> {
     let (parts, body) = request.into_parts();
-    let addon = addon(&app, &parts.headers, peer).await?;
+    let addon = addon(&app, &parts).await?;
     let request = asked(&app, &parts.headers, body).await?;
     let created = app.call(&format!("addon {addon}"), move |host| host.create_resource(&addon, &request)).await??;
     let resource = created.resource;
@@ -249,9 +257,9 @@ async fn create(State(app): State<App>, peer: Peer, request: Request) -> Result<
     Ok((StatusCode::CREATED, Json(created)).into_response())
 }
 
-async fn update(State(app): State<App>, peer: Peer, request: Request) -> Result<Json<Changed>, Refusal> {
+async fn update(State(app): State<App>, request: Request) -> Result<Json<Changed>, Refusal> {
     let (parts, body) = request.into_parts();
-    let addon = addon(&app, &parts.headers, peer).await?;
+    let addon = addon(&app, &parts).await?;
     let id = id_of(&parts.uri)?;
     let request = asked(&app, &parts.headers, body).await?;
     let key = format!("addon {addon}");
@@ -259,9 +267,10 @@ async fn update(State(app): State<App>, peer: Peer, request: Request) -> Result<
     Ok(Json(Changed { config: resource.config, message: None }))
 }
 
-async fn delete(State(app): State<App>, peer: Peer, request: Request) -> Result<Json<Map<String, Value>>, Refusal> {
-    let addon = addon(&app, request.headers(), peer).await?;
-    let id = id_of(request.uri())?;
+async fn delete(State(app): State<App>, request: Request) -> Result<Json<Map<String, Value>>, Refusal> {
+    let (parts, _) = request.into_parts();
+    let addon = addon(&app, &parts).await?;
+    let id = id_of(&parts.uri)?;
     let key = format!("addon {addon}");
     app.call(&key, move |host| host.delete_resource(&addon, &id)).await??;
     Ok(Json(Map::new()))
@@ -285,11 +294,7 @@ struct SignOnForm {
 
 async fn sign_on(State(app): State<App>, Peer(peer): Peer, request: Request) -> Result<Response, Refusal> {
     let (parts, body) = request.into_parts();
-    if !is_of_type(&parts.headers, "application/x-www-form-urlencoded") {
-        let detail = "the body has to be declared as Content-Type: application/x-www-form-urlencoded";
-        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail).into());
-    }
-    let bytes = read(&app, body).await?;
+    let bytes = read_form(&app, &parts.headers, body).await?;
     let form: SignOnForm =
         serde_urlencoded::from_bytes(&bytes).map_err(|error| Problem::bad_request(error.to_string()))?;
     let SignOnForm { id, token, timestamp, nav_data, nav_data_too, email, app: application } = form;

@@ -2,17 +2,17 @@
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     panic::AssertUnwindSafe,
     pin::pin,
-    sync::{PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock},
     time::{Duration, Instant},
 };
 
 use axum::{
     Router,
     body::{Body, Bytes},
-    extract::{ConnectInfo, FromRequest, FromRequestParts, Query, Request},
+    extract::{FromRequest, FromRequestParts, Query, Request},
     http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts},
     response::{IntoResponse as _, Response},
 };
@@ -27,6 +27,7 @@ use tower::ServiceExt as _;
 
 use super::{
     auth,
+    connections::Connection,
     operation::Route,
     problem::{self, Problem},
     state::App,
@@ -45,10 +46,10 @@ impl FromRequestParts<App> for Peer {
 }
 
 /// The address of whoever asks: the connection's, or what the proxy tells.
-pub(super) fn peer(app: &App, headers: &HeaderMap, connection: Option<&ConnectInfo<SocketAddr>>) -> IpAddr {
+pub(super) fn peer(app: &App, headers: &HeaderMap, connection: Option<&Arc<Connection>>) -> IpAddr {
     let told = headers.get_all("x-forwarded-for").iter().next_back().and_then(|value| value.to_str().ok());
     let told = told.and_then(|list| list.rsplit(',').next()?.trim().parse().ok());
-    let own = connection.map_or(IpAddr::from([0, 0, 0, 0]), |ConnectInfo(address)| address.ip());
+    let own = connection.map_or(IpAddr::from([0, 0, 0, 0]), |connection| connection.peer.ip());
     told.filter(|_| app.options.behind_proxy).unwrap_or(own).to_canonical()
 }
 
@@ -90,7 +91,8 @@ pub(super) async fn answer(app: App, router: Router, request: Request) -> Respon
     let start = Instant::now();
     let method = request.method().clone();
     let uri = request.uri().clone();
-    let peer = peer(&app, request.headers(), request.extensions().get());
+    let connection: Option<Arc<Connection>> = request.extensions().get().cloned();
+    let peer = peer(&app, request.headers(), connection.as_ref());
     let mut response = match auth::check_origin(&app, &request) {
         // A panic is an answer, too, and never the end of the connection.
         Ok(()) => match AssertUnwindSafe(router.oneshot(request)).catch_unwind().await {
@@ -100,6 +102,9 @@ pub(super) async fn answer(app: App, router: Router, request: Request) -> Respon
         },
         Err(problem) => problem.into_response(),
     };
+    if let Some(connection) = connection {
+        connection.rest();
+    }
     let route = response.extensions_mut().remove::<Route>();
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -129,7 +134,20 @@ pub(super) fn is_of_type(headers: &HeaderMap, expected: &str) -> bool {
 
 /// Reads a body: no more bytes and no longer than the options say.
 pub(super) async fn read(app: &App, body: Body) -> Result<Bytes, Problem> {
-    let most = app.options.body_kb.saturating_mul(1024);
+    read_at_most(app, body, app.options.body_kb.saturating_mul(1024)).await
+}
+
+/// Reads the form of somebody who is unknown as yet: a few fields, and no room for more.
+pub(super) async fn read_form(app: &App, headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
+    if !is_of_type(headers, "application/x-www-form-urlencoded") {
+        drain(body).await;
+        let detail = "the body has to be declared as Content-Type: application/x-www-form-urlencoded";
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
+    }
+    read_at_most(app, body, 64 * 1024).await
+}
+
+async fn read_at_most(app: &App, body: Body, most: usize) -> Result<Bytes, Problem> {
     let time = Duration::from_secs(app.options.receive_s);
     let read = timeout(time, Limited::new(body, most).collect()).await;
     match read {

@@ -134,24 +134,14 @@ impl Shared {
         }
     }
 
-    /// The token that a text is, if it is one that counts.
-    pub(super) fn token(&self, text: &str) -> Option<Arc<Token>> {
-        let id = Token::id_of(text)?;
-        let tokens = self.tokens();
-        let found = match tokens.by_id.get(id) {
-            Some(token) => Some(Arc::clone(token)),
-            // It may have been made just now.
-            None => {
-                self.host.refresh().ok()?;
-                self.tokens().by_id.get(id).cloned()
-            }
-        };
-        found.filter(|token| token.is(text))
+    /// The token of an id, as far as is known here.
+    pub(super) fn token(&self, id: &str) -> Option<Arc<Token>> {
+        self.tokens().by_id.get(id).cloned()
     }
 
     /// A token that was shown before, if it still counts.
     pub(super) fn token_by_id(&self, id: &str) -> Option<Arc<Token>> {
-        self.tokens().by_id.get(id).filter(|token| !token.is_expired()).cloned()
+        self.token(id).filter(|token| !token.is_expired())
     }
 
     fn tokens(&self) -> Arc<Tokens> {

@@ -34,6 +34,7 @@ pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> an
     }
     options.insecure_no_auth |= arguments.insecure_no_auth;
     options.uploads &= !arguments.no_uploads;
+    allow_files(options.files());
     let metrics = Metrics::install().map_err(|error| anyhow::anyhow!("metrics can't be counted: {error}"))?;
     let host = Arc::new(Host::open_with(home, config.options()?.observe(true))?);
     if !options.insecure_no_auth && host.tokens()?.is_empty() {
@@ -73,4 +74,22 @@ pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> an
     // A plugin that never returns would hold up the end for ever.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     done
+}
+
+/// Lets this process have so many files and connections open, as far as the system allows; mostly, a shell lets it have 1024.
+fn allow_files(needed: usize) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let needed = needed as u64;
+    if current.is_none_or(|current| current >= needed) {
+        return;
+    }
+    let allowed = maximum.map_or(needed, |maximum| maximum.min(needed));
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(allowed), maximum });
+    if raised.is_err() || allowed < needed {
+        let allowed = getrlimit(Resource::Nofile).current.unwrap_or_default();
+        tracing::warn!(
+            "{needed} open files may be needed, and {allowed} are allowed: raise the limit (ulimit -n, LimitNOFILE) or lower the server's option connections"
+        );
+    }
 }

@@ -15,9 +15,9 @@ use super::{Failure, Frame, Notice, go_to, show};
 use crate::{
     Scope,
     server::{
-        auth,
+        auth, connections,
         problem::Problem,
-        request::{Peer, is_of_type, read},
+        request::{Peer, is_of_type, read, read_form},
         state::App,
     },
 };
@@ -92,7 +92,9 @@ impl FromRequestParts<App> for Viewer {
             let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
             go_to(&format!("/login?next={}", super::part_of_path(path)))
         };
-        session_of(app, &parts.headers).ok_or_else(to_login)
+        let viewer = session_of(app, &parts.headers).ok_or_else(to_login)?;
+        connections::keep(&parts.extensions).map_err(IntoResponse::into_response)?;
+        Ok(viewer)
     }
 }
 
@@ -117,6 +119,7 @@ impl<T: DeserializeOwned> FromRequest<App> for OwnForm<T> {
         let Some(viewer) = session_of(app, &parts.headers) else {
             return Err(go_to("/login"));
         };
+        connections::keep(&parts.extensions).map_err(IntoResponse::into_response)?;
         let form = parse(app, &viewer, &parts.headers, body).await;
         form.map(|form| OwnForm { viewer: viewer.clone(), form })
             .map_err(|problem| Failure::of(app, &viewer, problem).into_response())
@@ -189,17 +192,14 @@ async fn login_page(State(app): State<App>, headers: HeaderMap, request: Request
 
 async fn login(State(app): State<App>, peer: Peer, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    let bytes = match read(&app, body).await {
-        Ok(bytes) if is_of_type(&parts.headers, "application/x-www-form-urlencoded") => bytes,
-        Ok(_) => {
-            return Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "this is no form of this page").into_response();
-        }
+    let bytes = match read_form(&app, &parts.headers, body).await {
+        Ok(bytes) => bytes,
         Err(problem) => return problem.into_response(),
     };
     let Ok(Login { token, next }) = serde_urlencoded::from_bytes(&bytes) else {
         return Problem::bad_request("the form lacks a token").into_response();
     };
-    match auth::by_token(&app, token.trim(), peer.0) {
+    match auth::by_token(&app, token.trim(), peer.0).await {
         Ok(client) => begin(&app, client.token.map(|token| token.id.clone()), &next),
         Err(problem) => {
             let frame = Frame::new(&app, "Log in", "login", Viewer::default());
