@@ -8,6 +8,7 @@ mod home;
 mod hooks;
 mod install;
 mod provisioning;
+mod tokens;
 
 use std::{
     fmt,
@@ -30,7 +31,7 @@ use crate::{
     executions::{ExecutionLog, Retention},
     ledger::Ledger,
     package::{self, CheckReport, Limits},
-    provisioning::KnownCredentials,
+    provisioning::KnownAddons,
     registry::{DispatchRow, PluginDetails, PluginSummary, Registry, RegistryError},
     runtime::{ChildProgram, Confinement, HookAnswer, HookObjects, StateStore, lacking, sweep_workers},
 };
@@ -176,7 +177,7 @@ struct Shared {
     accounting: Accounting,
     ledger: Arc<Ledger>,
     log: Arc<ExecutionLog>,
-    known_credentials: KnownCredentials,
+    known_addons: KnownAddons,
     /// Tells after listeners, once it was asked for.
     deliverer: Arc<Mutex<Option<Deliverer>>>,
 }
@@ -296,7 +297,7 @@ impl Host {
             accounting,
             ledger,
             log,
-            known_credentials: Default::default(),
+            known_addons: Default::default(),
             deliverer,
         });
         shared.refresh()?;
@@ -340,6 +341,22 @@ impl Host {
     /// Looks at once for what other processes changed, without waiting for the host's own thread to notice.
     pub fn refresh(&self) -> Result<(), HostError> {
         Ok(self.shared.refresh()?)
+    }
+
+    /// The generation of what this host knows of the registry: another one tells that something changed.
+    pub fn generation(&self) -> i64 {
+        self.shared.dispatcher.generation()
+    }
+
+    /// The plugin of an asset type, as far as that is known without looking into the registry.
+    pub fn plugin_of_type(&self, asset_type: &str) -> Option<String> {
+        self.shared.dispatcher.plugin_of_type(asset_type, Hook::GetUsageSpecs).map(|(id, _)| id)
+    }
+
+    /// The longest that a call of a plugin's hook may take: the deadlines of its before handlers and its own. In this process,
+    /// nothing ends a call that takes longer.
+    pub fn longest_call(&self, plugin: &str, hook: Hook) -> Option<Duration> {
+        self.shared.dispatcher.longest_call(plugin, hook)
     }
 
     /// How many plugins are loaded into this process.

@@ -22,6 +22,8 @@ struct Details {
     message: String,
     retry_after: Option<Duration>,
     outcome_unknown: bool,
+    /// Whether the plugin said so itself.
+    is_of_plugin: bool,
 }
 
 impl HookError {
@@ -36,6 +38,7 @@ impl HookError {
             message,
             retry_after: None,
             outcome_unknown: false,
+            is_of_plugin: false,
         };
         HookError(Box::new(details))
     }
@@ -96,6 +99,7 @@ impl HookError {
 
     #[cold]
     pub(super) fn of_call(hook: Hook, plugin: &str, failure: CallFailure) -> Self {
+        let is_of_plugin = matches!(failure, CallFailure::Plugin(_));
         let (kind, message, retry_after, outcome_unknown) = match failure {
             CallFailure::Plugin(error) => {
                 let message = error.message();
@@ -114,7 +118,13 @@ impl HookError {
             message,
             retry_after,
             outcome_unknown,
+            is_of_plugin,
         }))
+    }
+
+    /// Whether the plugin said so itself, and not the host in its place.
+    pub(crate) fn is_of_plugin(&self) -> bool {
+        self.0.is_of_plugin
     }
 
     #[cold]

@@ -333,6 +333,13 @@ impl Dispatcher {
         self.table.load().by_id(id).map(|slot| slot.implements(hook))
     }
 
+    /// The deadlines of a hook's before handlers and of the plugin itself, one after the other; `None` where there is no such plugin.
+    pub(crate) fn longest_call(&self, id: &str, hook: Hook) -> Option<Duration> {
+        let table = self.table.load();
+        let own = table.by_id(id)?.deadline(hook);
+        Some(table.listeners.chain(hook.name()).before.iter().map(|handler| handler.deadline()).sum::<Duration>() + own)
+    }
+
     /// Notices calls that take too long in this process: to be called every [`overdue::TICK`].
     pub(crate) fn watch_calls(&self) {
         let overdue = overdue::look();

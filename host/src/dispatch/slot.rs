@@ -190,6 +190,11 @@ impl Slot {
         }
     }
 
+    /// How long a call of a hook may take.
+    pub(super) fn deadline(&self, hook: Hook) -> Duration {
+        self.runtime.as_ref().map_or(Duration::ZERO, |runtime| runtime.deadline(hook))
+    }
+
     /// A slot of the same library that is loaded at once, for new settings.
     pub(super) fn renewed(row: DispatchRow, loader: &Arc<Loader>) -> Result<Self, String> {
         let slot = Slot::new(row, loader);

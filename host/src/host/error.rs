@@ -2,7 +2,11 @@
 
 use std::{io, path::PathBuf};
 
-use crate::{package::CheckErrors, registry::RegistryError, runtime::TrialError};
+use crate::{
+    package::CheckErrors,
+    registry::{AddonClash, RegistryError},
+    runtime::TrialError,
+};
 
 /// Why the host can't do what it was asked for. Nothing has changed then.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +68,16 @@ pub enum HostError {
         addon: String,
         /// How many resources.
         resources: u64,
+    },
+    /// It provides an add-on that has resources which somebody else's plugin made.
+    #[error("the add-on {addon:?} has resources that {plugin} by {author:?} made")]
+    OthersResources {
+        /// The add-on.
+        addon: String,
+        /// The plugin that made them.
+        plugin: String,
+        /// Its author.
+        author: String,
     },
     /// A token can't be called so.
     #[error("a token's name has 1 to 100 bytes and no control characters")]
@@ -186,4 +200,19 @@ pub enum HostError {
     /// The settings are no JSON.
     #[error("the settings are not JSON: {0}")]
     SettingsNotJson(#[source] serde_json::Error),
+}
+
+impl HostError {
+    /// Why a plugin can't have the add-on that it was to have, or none.
+    pub(super) fn of_addon(id: &str, clash: AddonClash) -> Self {
+        match clash {
+            AddonClash::Taken { addon, plugin } => HostError::AddonTaken { addon, plugin },
+            AddonClash::LeavesResources { addon, resources } => {
+                HostError::HasResources { id: id.to_owned(), addon, resources }
+            }
+            AddonClash::OthersResources { addon, plugin, author } => {
+                HostError::OthersResources { addon, plugin, author }
+            }
+        }
+    }
 }

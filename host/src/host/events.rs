@@ -237,6 +237,12 @@ impl Host {
         emitted.pop().ok_or_else(|| EventError::Start(io::Error::other("nothing was emitted")))
     }
 
+    /// What was recorded of an event, by its id; `None` if it wasn't. Who emits an event again asks this first: its before
+    /// handlers had their say, and may say something else now.
+    pub fn recorded(&self, id: &str) -> Result<Option<Emitted>, EventError> {
+        Ok(self.shared.ledger.recorded(id)?)
+    }
+
     /// Records several events at once: all of them or none.
     pub fn emit_all(&self, events: &[NewEvent]) -> Result<Vec<Emitted>, EventError> {
         let events = events.iter().map(|event| self.checked(event)).collect::<Result<Vec<_>, _>>()?;

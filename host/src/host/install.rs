@@ -17,7 +17,7 @@ use crate::{
     accounting::Scope,
     crash_point,
     package::{self, CheckErrors, CheckReport, Digest, ModuleInfo, PackageError, Sound, Version},
-    registry::{NewVersion, PluginDetails, PluginSummary, Status, Tried, read_only_state},
+    registry::{AddonClash, NewVersion, NextAddon, PluginDetails, PluginSummary, Status, Tried, read_only_state},
     runtime::{
         Isolation, PluginServices, RuntimeSettings, ThrowAwayState, Trial, TrialError, TrialOutcome, WorkerConfig,
         try_in_worker, try_module,
@@ -29,7 +29,8 @@ use crate::{
 pub struct Install<'a> {
     /// The operator's settings, a JSON document; an upgrade keeps those that are there if it is given none.
     pub settings: Option<&'a str>,
-    /// Upgrade also if the package is another author's, or spells its name differently.
+    /// Upgrade also if the package is another author's, or spells its name differently; and take over the resources of an
+    /// add-on that another plugin made.
     pub force: bool,
     /// Where the plugin runs; an upgrade keeps how it is run if this isn't given, and a first install runs it in this process.
     pub isolation: Option<Isolation>,
@@ -90,7 +91,13 @@ impl Host {
         if let Some(installed) = &installed {
             may_upgrade(installed, &sound, how.force)?;
         }
-        self.check_addon(&id, sound.manifest.addon.as_ref().map(|addon| addon.id.as_str()))?;
+        let addon = sound.manifest.addon.as_ref().map(|addon| addon.id.clone());
+        let next = addon.as_deref().map(|id| NextAddon { id, author: &sound.manifest.author });
+        // As early as can be; the transaction looks again.
+        match self.shared.registry.addon_clash(&id, next)? {
+            Some(AddonClash::OthersResources { .. }) if how.force => {}
+            clash => refuse(&id, clash)?,
+        }
 
         let current = self.shared.registry.settings(&id)?;
         let settings = how.settings.or(current.as_deref()).unwrap_or("{}");
@@ -130,8 +137,10 @@ impl Host {
             library_digest: sound.library_digest.to_string(),
             manifest: sound.manifest.json.to_string(),
             module: sound.module,
+            addon,
         };
-        let plugin = self.shared.registry.install(&new, how.settings, &runtime, &tried)?;
+        let plugin = self.shared.registry.install(&new, how.settings, &runtime, &tried, how.force)?;
+        let plugin = plugin.map_err(|clash| HostError::of_addon(&new.id, clash))?;
         drop(lock);
         self.after_change();
         self.reconcile_plugin(&plugin.id);
@@ -162,7 +171,6 @@ impl Host {
         let lock = self.shared.home.lock()?;
         let details = self.show(id)?;
         let version = older_version(&details, how.version)?;
-        self.check_addon(id, self.shared.registry.addon_of_version(id, &version)?.as_deref())?;
         let (folder, module) = self.installed_version(id, &version)?;
         let current = details.settings.to_string();
         let settings = how.settings.unwrap_or(&current);
@@ -172,6 +180,7 @@ impl Host {
             return Err(HostError::SettingsRefused { id: id.to_owned(), version, message });
         }
         let plugin = self.shared.registry.downgrade(id, &version, how.settings, &tried)?;
+        let plugin = plugin.map_err(|clash| HostError::of_addon(id, clash))?;
         self.after_change();
         self.clear_away(&lock);
         drop(lock);
@@ -185,10 +194,8 @@ impl Host {
     pub fn remove(&self, id: &str, force: bool) -> Result<PluginSummary, HostError> {
         let lock = self.shared.home.lock()?;
         let summary = self.summary(id)?;
-        if !force {
-            self.check_addon(id, None)?;
-        }
-        let (assets, records) = self.shared.registry.remove(id, force)?;
+        let removed = self.shared.registry.remove(id, force)?;
+        let (assets, records) = removed.map_err(|clash| HostError::of_addon(id, clash))?;
         if assets > 0 && !force {
             return Err(HostError::InUse { id: id.to_owned(), assets });
         }
@@ -423,6 +430,11 @@ fn check_json(settings: Option<&str>) -> Result<(), HostError> {
         return Err(HostError::SettingsTooLarge { size: settings.len(), most: LARGEST_SETTINGS });
     }
     serde_json::from_str::<serde_json::Value>(settings).map(drop).map_err(HostError::SettingsNotJson)
+}
+
+/// Refuses what an add-on stands against.
+fn refuse(id: &str, clash: Option<AddonClash>) -> Result<(), HostError> {
+    clash.map_or(Ok(()), |clash| Err(HostError::of_addon(id, clash)))
 }
 
 /// Whether a package may take the place of what is installed under its id.

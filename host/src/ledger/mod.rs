@@ -297,6 +297,20 @@ impl Ledger {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
+    /// What was recorded of an event, by its id; none if it wasn't.
+    pub(crate) fn recorded(&self, id: &str) -> Result<Option<Emitted>, LedgerError> {
+        if !self.exists() {
+            return Ok(None);
+        }
+        let connection = self.reader()?;
+        let mut statement = connection.prepare_cached("SELECT number FROM event WHERE id = ?1")?;
+        let Some(number) = statement.query_row([id], |row| row.get::<_, i64>(0)).optional()? else { return Ok(None) };
+        let mut statement =
+            connection.prepare_cached("SELECT number FROM delivery WHERE event = ?1 ORDER BY number")?;
+        let deliveries = statement.query_map([number], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        Ok(Some(Emitted { id: id.to_owned(), deliveries, is_repeated: true }))
+    }
+
     /// Whether a listener has deliveries that are neither done nor dead, and how many.
     pub(crate) fn open_deliveries(&self, listener: &Listener) -> Result<u64, LedgerError> {
         if !self.exists() {

@@ -9,7 +9,7 @@ mod proof;
 use std::{
     collections::HashMap,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -104,37 +104,64 @@ pub(crate) struct Provisioning<'a> {
     pub(crate) registry: &'a Arc<Registry>,
     pub(crate) dispatcher: &'a Dispatcher,
     pub(crate) locks: PathBuf,
-    pub(crate) known: &'a KnownCredentials,
+    pub(crate) known: &'a KnownAddons,
 }
 
-/// The credentials that add-ons answered last.
+/// What is known of the add-ons, of a generation of the registry: other plugins and other settings make another.
 #[derive(Default)]
-pub(crate) struct KnownCredentials(Mutex<HashMap<String, Known>>);
+pub(crate) struct KnownAddons(Mutex<Known>);
 
-/// Credentials, of a generation of the registry: other settings make another.
-#[derive(Clone)]
+#[derive(Default)]
 struct Known {
-    generation: i64,
-    at: Instant,
-    credentials: Credentials,
+    generation: Option<i64>,
+    addons: HashMap<String, Arc<AddonRow>>,
+    /// What each answered last, and when.
+    credentials: HashMap<String, (Instant, Credentials)>,
+}
+
+impl KnownAddons {
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The plugin that provides an add-on, as far as that is known without asking the registry.
+    pub(crate) fn plugin(&self, addon: &str) -> Option<String> {
+        self.known().addons.get(addon).map(|addon| addon.plugin.clone())
+    }
 }
 
 /// So long credentials that were answered stand for those that would be.
 const FRESH: Duration = Duration::from_secs(3);
-/// How long a request waits for another one about the same resource.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a request waits for another one about the same resource: not long, because it keeps others of the add-on waiting.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// The most bytes of an id, and of a configuration in all.
 const LONGEST_ID: usize = 255;
 const LARGEST_CONFIG: usize = 256 * 1024;
 
 impl Provisioning<'_> {
-    fn addon(&self, id: &str) -> Result<AddonRow, ProvisioningError> {
-        let addon = self.registry.addon(id)?.ok_or_else(|| ProvisioningError::NoAddon { addon: id.to_owned() })?;
+    fn addon(&self, id: &str) -> Result<Arc<AddonRow>, ProvisioningError> {
+        let none = || ProvisioningError::NoAddon { addon: id.to_owned() };
+        let addon = self.known()?.addons.get(id).cloned().ok_or_else(none)?;
         // Another process installed it just now: the registry has it, and this one's table doesn't yet.
         if self.dispatcher.implements_hook(&addon.plugin, Hook::AddonCreate).is_none() {
             self.dispatcher.refresh()?;
         }
         Ok(addon)
+    }
+
+    /// The add-ons of now: whoever asks for one that doesn't exist costs no look into the registry.
+    fn known(&self) -> Result<MutexGuard<'_, Known>, RegistryError> {
+        // Before the add-ons are read, so that they are read again where it changes meanwhile.
+        let generation = Some(self.dispatcher.generation());
+        let known = self.known.known();
+        if known.generation == generation {
+            return Ok(known);
+        }
+        drop(known);
+        let addons = self.registry.addons()?.into_iter().map(|addon| (addon.id.clone(), Arc::new(addon))).collect();
+        let mut known = self.known.known();
+        *known = Known { generation, addons, credentials: HashMap::new() };
+        Ok(known)
     }
 
     fn call(&self, addon: &AddonRow, hook: Hook, objects: &HookObjects) -> Result<HookAnswer, HookError> {
@@ -143,23 +170,28 @@ impl Provisioning<'_> {
 
     /// The add-on's credentials, at most a few seconds old: who guesses passwords neither keeps the plugin busy nor waits for
     /// what it is busy with.
-    fn credentials(&self, addon: &AddonRow) -> Result<Credentials, HookError> {
+    fn credentials(&self, addon: &AddonRow) -> Result<Credentials, ProvisioningError> {
         let generation = self.dispatcher.generation();
-        let known = self.known.0.lock().unwrap_or_else(PoisonError::into_inner).get(&addon.id).cloned();
-        if let Some(known) = known.filter(|known| known.generation == generation && known.at.elapsed() < FRESH) {
-            return Ok(known.credentials);
+        if let Some((at, credentials)) = self.known()?.credentials.get(&addon.id)
+            && at.elapsed() < FRESH
+        {
+            return Ok(credentials.clone());
         }
         let answer = self.call(addon, Hook::AddonCredentials, &HookObjects::default())?;
         let missing = || HookError::internal(Hook::AddonCredentials, &addon.plugin, "it answered none".to_owned());
         let credentials = answer.credentials.ok_or_else(missing)?;
-        let known = Known { generation, at: Instant::now(), credentials: credentials.clone() };
-        self.known.0.lock().unwrap_or_else(PoisonError::into_inner).insert(addon.id.clone(), known);
+        let mut known = self.known.known();
+        // Those of other settings are of another generation.
+        if known.generation == Some(generation) {
+            known.credentials.insert(addon.id.clone(), (Instant::now(), credentials.clone()));
+        }
         Ok(credentials)
     }
 
     /// Whether a password is the add-on's. An empty one is nobody's.
     pub(crate) fn check_password(&self, addon: &str, password: &str) -> Result<bool, ProvisioningError> {
-        let credentials = self.credentials(&self.addon(addon)?)?;
+        let addon = self.addon(addon)?;
+        let credentials = self.credentials(&addon)?;
         Ok(!credentials.password.is_empty() && proof::is_same(&credentials.password, password))
     }
 
@@ -170,7 +202,10 @@ impl Provisioning<'_> {
         let key = request.uuid.as_deref().or(request.platform_id.as_ref().map(|id| id.as_str()));
         let _lock = key.map(|key| self.lock(&addon.id, key)).transpose()?;
         let (number, was_asked) = match self.registry.note_resource(&addon.id, request)? {
-            NewResource::Known(resource) => return Ok(CreatedResource { resource: *resource, was_there: true }),
+            NewResource::NoAddon => return Err(ProvisioningError::NoAddon { addon: addon.id.clone() }),
+            NewResource::Known(resource) => {
+                return Ok(CreatedResource { resource: declared(&addon, *resource), was_there: true });
+            }
             NewResource::AskedBefore(number) => (number, true),
             NewResource::Noted(number) => (number, false),
         };
@@ -178,9 +213,9 @@ impl Provisioning<'_> {
         let made = match self.call(&addon, Hook::AddonCreate, &objects) {
             Ok(answer) => answer.provisioned,
             Err(error) => {
-                // What was asked for before and may be there stays noted until the add-on says otherwise.
-                let is_final = !matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Internal);
-                if !error.is_outcome_unknown() && (is_final || !was_asked) {
+                // What was asked for before may be there, also where the add-on refuses it now: because it is there, perhaps.
+                let is_not_there = !was_asked || (error.is_of_plugin() && error.kind() == ErrorKind::NotFound);
+                if !error.is_outcome_unknown() && is_not_there {
                     self.registry.forget_resource(number)?;
                 }
                 return Err(error.into());
@@ -202,7 +237,8 @@ impl Provisioning<'_> {
         }
     }
 
-    /// Forgets a resource whose answer can't be taken, and tells the add-on to end it.
+    /// Forgets a resource whose answer can't be taken, and tells the add-on to end it. If it doesn't, the resource stays noted as
+    /// one that may be there.
     fn take_back<T>(
         &self,
         addon: &AddonRow,
@@ -214,11 +250,20 @@ impl Provisioning<'_> {
             && self.registry.resource(&addon.id, &id)?.is_none()
         {
             let objects = HookObjects { resource: Some(id), ..HookObjects::default() };
-            if let Err(error) = self.call(addon, Hook::AddonDelete, &objects) {
-                tracing::error!(addon = addon.id, "a resource that can't be taken stays with the add-on: {error}");
+            match self.call(addon, Hook::AddonDelete, &objects) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    let resource = objects.resource.unwrap_or_default();
+                    tracing::error!(
+                        addon = addon.id,
+                        resource,
+                        "it can't be taken, and stays with the add-on: {error}"
+                    );
+                }
+                _ => self.registry.forget_resource(number)?,
             }
+        } else {
+            self.registry.forget_resource(number)?;
         }
-        self.registry.forget_resource(number)?;
         Err(ProvisioningError::BadAnswer { addon: addon.id.clone(), problem })
     }
 
@@ -233,14 +278,14 @@ impl Provisioning<'_> {
             ..HookObjects::default()
         };
         let config = self.call(&addon, Hook::AddonUpdate, &objects)?.config;
-        if let Some(config) = &config {
-            let bad = |problem| ProvisioningError::BadAnswer { addon: addon.id.clone(), problem };
-            check_config(&addon, config).map_err(bad)?;
-        }
-        self.registry.change_resource(resource.number, request.plan.as_deref(), config.as_ref())?;
+        // The plan is another one now, whatever the add-on answered.
+        let checked = config.as_ref().map_or(Ok(()), |config| check_config(&addon, config));
+        let taken = config.filter(|_| checked.is_ok());
+        self.registry.change_resource(resource.number, request.plan.as_deref(), taken.as_ref())?;
+        checked.map_err(|problem| ProvisioningError::BadAnswer { addon: addon.id.clone(), problem })?;
         resource.plan = request.plan.clone().or(resource.plan);
-        resource.config = config.unwrap_or(resource.config);
-        Ok(resource)
+        resource.config = taken.unwrap_or(resource.config);
+        Ok(declared(&addon, resource))
     }
 
     /// Tells an add-on to end a resource.
@@ -252,7 +297,7 @@ impl Provisioning<'_> {
         match self.call(&addon, Hook::AddonDelete, &objects) {
             Ok(_) => {}
             // It ended it before, and this host was cut off before it could note that.
-            Err(error) if error.kind() == ErrorKind::NotFound && self.registry.addon(&addon.id)?.is_some() => {}
+            Err(error) if error.kind() == ErrorKind::NotFound && error.is_of_plugin() => {}
             Err(error) => return Err(error.into()),
         }
         crash_point::reached("resource deleted");
@@ -260,18 +305,20 @@ impl Provisioning<'_> {
     }
 
     /// Lets somebody in whom a platform sent: the add-on that has the resource, and whose salt the token was made with, says
-    /// where to. `None` where there is none, or the token is too old.
+    /// where to. `None` where there is none, or the token is too old. If the salt of one that has it can't be had, nobody knows.
     pub(crate) fn sign_on(&self, request: &SignOnRequest) -> Result<Option<SignedOn>, ProvisioningError> {
         if !proof::is_recent(&request.timestamp) {
             return Ok(None);
         }
+        let mut failure = None;
         for owner in self.registry.owners(&request.id)? {
-            let Some(addon) = self.registry.addon(&owner)? else { continue };
+            let Ok(addon) = self.addon(&owner) else { continue };
             let credentials = match self.credentials(&addon) {
                 Ok(credentials) => credentials,
                 // Another one may have a resource of this id, too.
                 Err(error) => {
                     tracing::warn!(addon = addon.id, "its salt can't be had: {error}");
+                    failure = Some(error);
                     continue;
                 }
             };
@@ -290,11 +337,11 @@ impl Provisioning<'_> {
                 || location.bytes().any(|byte| !(33..127).contains(&byte))
             {
                 let problem = "an address that is none".to_owned();
-                return Err(ProvisioningError::BadAnswer { addon: addon.id, problem });
+                return Err(ProvisioningError::BadAnswer { addon: addon.id.clone(), problem });
             }
-            return Ok(Some(SignedOn { addon: addon.id, location }));
+            return Ok(Some(SignedOn { addon: addon.id.clone(), location }));
         }
-        Ok(None)
+        failure.map_or(Ok(None), Err)
     }
 
     fn resource(&self, addon: &AddonRow, id: &str) -> Result<Resource, ProvisioningError> {
@@ -324,6 +371,13 @@ fn check(addon: &AddonRow, made: Provisioned) -> Result<Provisioned, String> {
         tracing::warn!(addon = addon.id, "a new resource lacks declared variables: {}", missing.join(", "));
     }
     Ok(made)
+}
+
+/// A resource with those variables alone that the add-on declares: an older version may have declared others.
+fn declared(addon: &AddonRow, mut resource: Resource) -> Resource {
+    resource.config.retain(|name, _| addon.config_vars.contains(name));
+    resource.config_vars.retain(|name| addon.config_vars.contains(name));
+    resource
 }
 
 /// A configuration has no variables but those that package.json declares.

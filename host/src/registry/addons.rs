@@ -12,6 +12,8 @@ use crate::database::now_ms;
 pub(crate) struct AddonRow {
     pub(crate) id: String,
     pub(crate) plugin: String,
+    /// Of the plugin.
+    pub(crate) author: String,
     pub(crate) config_vars: Vec<String>,
 }
 
@@ -53,6 +55,24 @@ pub struct Resource {
     pub changed: i64,
 }
 
+/// What stands against a plugin's having an add-on from now on, or none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum AddonClash {
+    /// Another plugin provides it.
+    Taken { addon: String, plugin: String },
+    /// The one that it has now has resources, which nobody would answer for any more.
+    LeavesResources { addon: String, resources: u64 },
+    /// It has resources that another plugin made, or the same one as another author had it.
+    OthersResources { addon: String, plugin: String, author: String },
+}
+
+/// An add-on as a version of a plugin has it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NextAddon<'a> {
+    pub(crate) id: &'a str,
+    pub(crate) author: &'a str,
+}
+
 /// Which resources are asked for; what is `None` doesn't matter.
 #[derive(Debug, Clone, Default)]
 pub struct ResourceFilter {
@@ -68,6 +88,8 @@ pub struct ResourceFilter {
 
 /// What became of asking for a new resource, before the add-on is.
 pub(crate) enum NewResource {
+    /// No plugin provides the add-on any more.
+    NoAddon,
     /// It is there already.
     Known(Box<Resource>),
     /// It was asked for before, and nobody knows what became of that.
@@ -115,36 +137,90 @@ fn find(
     statement.query_row(values, resource).optional()?.map(whole).transpose()
 }
 
+/// The add-ons of installed plugins, by id.
+fn addons(connection: &Connection) -> Result<Vec<AddonRow>, RegistryError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT json_extract(v.manifest, '$.addon.id') AS addon, p.id, v.author,
+                json_extract(v.manifest, '$.addon.config_vars')
+         FROM plugin p JOIN version v ON v.plugin = p.id AND v.position = p.position
+         WHERE json_extract(v.manifest, '$.addon.id') IS NOT NULL ORDER BY addon",
+    )?;
+    let rows =
+        statement.query_map((), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get::<_, Option<String>>(3)?)))?;
+    rows.map(|row| {
+        let (id, plugin, author, config_vars): (String, String, String, Option<String>) = row?;
+        let config_vars = config_vars.map_or_else(|| Ok(Vec::new()), |list| parse(&plugin, &list))?;
+        Ok(AddonRow { id, plugin, author, config_vars })
+    })
+    .collect()
+}
+
+/// How many resources an add-on has, those of which nobody knows whether they were made among them.
+fn count_resources(connection: &Connection, addon: &str) -> Result<u64, RegistryError> {
+    let count = "SELECT count(*) FROM resource WHERE addon = ?1";
+    Ok(connection.query_row(count, [addon], |row| row.get::<_, i64>(0))?.unsigned_abs())
+}
+
+/// What stands against a plugin's having an add-on from now on, or none: its id is no other plugin's, and no resource is left
+/// behind or gets into other hands.
+pub(super) fn clash(
+    connection: &Connection,
+    plugin: &str,
+    next: Option<NextAddon<'_>>,
+) -> Result<Option<AddonClash>, RegistryError> {
+    let present = addons(connection)?;
+    let id = next.map(|next| next.id);
+    if let Some(other) = present.iter().find(|other| Some(other.id.as_str()) == id && other.plugin != plugin) {
+        return Ok(Some(AddonClash::Taken { addon: other.id.clone(), plugin: other.plugin.clone() }));
+    }
+    let left = present.into_iter().find(|addon| addon.plugin == plugin && Some(addon.id.as_str()) != id);
+    if let Some(left) = left {
+        let resources = count_resources(connection, &left.id)?;
+        if resources > 0 {
+            return Ok(Some(AddonClash::LeavesResources { addon: left.id, resources }));
+        }
+    }
+    let Some(NextAddon { id, author }) = next else { return Ok(None) };
+    let mut statement = connection.prepare_cached(
+        "SELECT plugin, author FROM resource WHERE addon = ?1 AND (plugin != ?2 OR author != ?3) LIMIT 1",
+    )?;
+    let others = statement.query_row([id, plugin, author], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+    Ok(others.map(|(plugin, author)| AddonClash::OthersResources { addon: id.to_owned(), plugin, author }))
+}
+
+/// Hands an add-on's resources over to the plugin that provides it now.
+pub(super) fn take_over(connection: &Connection, plugin: &str, next: NextAddon<'_>) -> Result<(), RegistryError> {
+    let NextAddon { id, author } = next;
+    connection.execute("UPDATE resource SET plugin = ?2, author = ?3 WHERE addon = ?1", [id, plugin, author])?;
+    Ok(())
+}
+
+/// The id of the add-on of a version of a plugin, and its author.
+pub(super) fn of_version(
+    connection: &Connection,
+    plugin: &str,
+    version: &str,
+) -> Result<Option<(String, String)>, RegistryError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT json_extract(manifest, '$.addon.id'), author FROM version WHERE plugin = ?1 AND version = ?2",
+    )?;
+    let found = statement.query_row([plugin, version], |row| Ok((row.get::<_, Option<String>>(0)?, row.get(1)?)));
+    Ok(found.optional()?.and_then(|(id, author)| Some((id?, author))))
+}
+
 impl Registry {
     /// The add-ons of installed plugins, by id.
     pub(crate) fn addons(&self) -> Result<Vec<AddonRow>, RegistryError> {
-        let connection = self.main();
-        let mut statement = connection.prepare_cached(
-            "SELECT json_extract(v.manifest, '$.addon.id') AS addon, p.id, json_extract(v.manifest, '$.addon.config_vars')
-             FROM plugin p JOIN version v ON v.plugin = p.id AND v.position = p.position
-             WHERE json_extract(v.manifest, '$.addon.id') IS NOT NULL ORDER BY addon",
-        )?;
-        let rows = statement.query_map((), |row| Ok((row.get(0)?, row.get(1)?, row.get::<_, Option<String>>(2)?)))?;
-        rows.map(|row| {
-            let (id, plugin, config_vars): (String, String, Option<String>) = row?;
-            let config_vars = config_vars.map_or_else(|| Ok(Vec::new()), |list| parse(&plugin, &list))?;
-            Ok(AddonRow { id, plugin, config_vars })
-        })
-        .collect()
+        addons(&self.main())
     }
 
-    /// An add-on by its id.
-    pub(crate) fn addon(&self, id: &str) -> Result<Option<AddonRow>, RegistryError> {
-        Ok(self.addons()?.into_iter().find(|addon| addon.id == id))
-    }
-
-    /// The id of the add-on of a version of a plugin.
-    pub(crate) fn addon_of_version(&self, plugin: &str, version: &str) -> Result<Option<String>, RegistryError> {
-        let connection = self.main();
-        let mut statement = connection.prepare_cached(
-            "SELECT json_extract(manifest, '$.addon.id') FROM version WHERE plugin = ?1 AND version = ?2",
-        )?;
-        Ok(statement.query_row([plugin, version], |row| row.get(0)).optional()?.flatten())
+    /// What stands against a plugin's having an add-on from now on, or none.
+    pub(crate) fn addon_clash(
+        &self,
+        plugin: &str,
+        next: Option<NextAddon<'_>>,
+    ) -> Result<Option<AddonClash>, RegistryError> {
+        clash(&self.main(), plugin, next)
     }
 
     /// Resources, the newest first.
@@ -160,12 +236,6 @@ impl Registry {
         rows.map(|row| whole(row?)).collect()
     }
 
-    /// How many resources an add-on has, without those of which nobody knows whether they were made.
-    pub(crate) fn count_resources(&self, addon: &str) -> Result<u64, RegistryError> {
-        let count = "SELECT count(*) FROM resource WHERE addon = ?1 AND id IS NOT NULL";
-        Ok(self.main().query_row(count, [addon], |row| row.get::<_, i64>(0))?.unsigned_abs())
-    }
-
     /// A resource by the add-on's id of it.
     pub(crate) fn resource(&self, addon: &str, id: &str) -> Result<Option<Resource>, RegistryError> {
         find(&self.main(), "addon = ?1 AND id = ?2", [addon, id])
@@ -179,10 +249,16 @@ impl Registry {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// Notes that an add-on is to be asked for a resource, unless it was. Durable on return.
+    /// Notes that an add-on is to be asked for a resource, unless it was. Durable on return: from here on its plugin isn't
+    /// removed unless by force.
     pub(crate) fn note_resource(&self, addon: &str, request: &AddonRequest) -> Result<NewResource, RegistryError> {
         let AddonRequest { uuid, platform_id, plan, region, .. } = request;
         self.resource_change(|transaction| {
+            // Whoever asked looked before; the plugin may have been removed since.
+            let Some(AddonRow { plugin, author, .. }) = addons(transaction)?.into_iter().find(|row| row.id == addon)
+            else {
+                return Ok(NewResource::NoAddon);
+            };
             let platform = platform_id.as_ref().map(ObjectId::as_str);
             let known = match (uuid, platform) {
                 (Some(uuid), _) => find(transaction, "addon = ?1 AND uuid = ?2", [addon, uuid])?,
@@ -206,9 +282,10 @@ impl Registry {
             }
             let platform_json = platform_id.as_ref().map(|id| to_json(addon, id)).transpose()?;
             transaction.execute(
-                "INSERT INTO resource (addon, uuid, platform_id, platform_id_json, plan, region, config, created, changed)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, '{}', ?7, ?7)",
-                params![addon, uuid, platform, platform_json, plan, region, now_ms()],
+                "INSERT INTO resource (addon, plugin, author, uuid, platform_id, platform_id_json, plan, region, config,
+                                       created, changed)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, '{}', ?9, ?9)",
+                params![addon, plugin, author, uuid, platform, platform_json, plan, region, now_ms()],
             )?;
             Ok(NewResource::Noted(transaction.last_insert_rowid()))
         })
@@ -251,7 +328,7 @@ impl Registry {
         })
     }
 
-    /// Records another plan, and another configuration if there is one. Answers the configuration.
+    /// Records another plan, and another configuration if there is one.
     pub(crate) fn change_resource(
         &self,
         number: i64,

@@ -20,7 +20,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehav
 use serde::Serialize;
 
 use crate::{package::ModuleInfo, runtime::RuntimeSettings};
-pub(crate) use addons::{AddonRow, NewResource};
+pub(crate) use addons::{AddonClash, AddonRow, NewResource, NextAddon};
 pub use addons::{Resource, ResourceFilter};
 pub(crate) use rows::{DispatchRow, DispatchRows, NewVersion, Tried};
 pub use rows::{InstalledVersion, PendingSpec, PluginDetails, PluginSummary, Status, UsageSpecState};
@@ -253,11 +253,21 @@ impl Registry {
         settings: Option<&str>,
         runtime: &RuntimeSettings,
         tried: &Tried,
-    ) -> Result<PluginSummary, RegistryError> {
+        force: bool,
+    ) -> Result<Result<PluginSummary, AddonClash>, RegistryError> {
         let runtime = to_json(&new.id, runtime)?;
         let module = to_json(&new.id, &new.module)?;
         let (usage_specs, needs_settings) = split(&new.id, tried)?;
         self.change(|transaction| {
+            // Resources may have been asked for while it was tried.
+            match addons::clash(transaction, &new.id, new.addon())? {
+                Some(AddonClash::OthersResources { .. }) if force => {}
+                Some(clash) => return Ok(Err(clash)),
+                None => {}
+            }
+            if let Some(addon) = new.addon() {
+                addons::take_over(transaction, &new.id, addon)?;
+            }
             let position: i64 = transaction.query_row(
                 "SELECT coalesce(max(position), 0) + 1 FROM version WHERE plugin = ?1",
                 [&new.id],
@@ -289,7 +299,7 @@ impl Registry {
                     usage_specs
                 ],
             )?;
-            changed(transaction, &new.id)
+            changed(transaction, &new.id).map(Ok)
         })
     }
 
@@ -300,9 +310,20 @@ impl Registry {
         version: &str,
         settings: Option<&str>,
         tried: &Tried,
-    ) -> Result<PluginSummary, RegistryError> {
+    ) -> Result<Result<PluginSummary, AddonClash>, RegistryError> {
         let (usage_specs, needs_settings) = split(id, tried)?;
         self.change(|transaction| {
+            let addon = addons::of_version(transaction, id, version)?;
+            let addon = addon.as_ref().map(|(addon, author)| NextAddon { id: addon, author });
+            match addons::clash(transaction, id, addon)? {
+                // It goes back to what its own operator had.
+                Some(AddonClash::OthersResources { plugin, .. }) if plugin == id => {}
+                Some(clash) => return Ok(Err(clash)),
+                None => {}
+            }
+            if let Some(addon) = addon {
+                addons::take_over(transaction, id, addon)?;
+            }
             let position: i64 = transaction.query_row(
                 "SELECT position FROM version WHERE plugin = ?1 AND version = ?2",
                 [id, version],
@@ -318,7 +339,7 @@ impl Registry {
                 params![id, position, needs_settings],
             )?;
             replace_settings(transaction, id, settings)?;
-            changed(transaction, id)
+            changed(transaction, id).map(Ok)
         })
     }
 
@@ -340,10 +361,10 @@ impl Registry {
     /// Switches a plugin on or off.
     pub(crate) fn set_enabled(&self, id: &str, enabled: bool) -> Result<PluginSummary, RegistryError> {
         self.change(|transaction| {
+            transaction.execute("UPDATE plugin SET enabled = ?2 WHERE id = ?1", params![id, enabled])?;
             if enabled {
                 leave_quarantine(transaction, id)?;
             }
-            transaction.execute("UPDATE plugin SET enabled = ?2 WHERE id = ?1", params![id, enabled])?;
             changed(transaction, id)
         })
     }
@@ -402,15 +423,18 @@ impl Registry {
     ///
     /// Unless it is forced, only a plugin that no asset uses and that has no usage left to send; answers how many there are of
     /// both.
-    pub(crate) fn remove(&self, id: &str, force: bool) -> Result<(u64, u64), RegistryError> {
+    pub(crate) fn remove(&self, id: &str, force: bool) -> Result<Result<(u64, u64), AddonClash>, RegistryError> {
         self.change(|transaction| {
+            if let Some(clash) = addons::clash(transaction, id, None)?.filter(|_| !force) {
+                return Ok(Err(clash));
+            }
             let count = "SELECT count(*) FROM asset_in_use WHERE plugin = ?1";
             let used = transaction.query_row(count, [id], |row| row.get::<_, i64>(0))?.unsigned_abs();
             let unsent = usage::count_unsent(transaction, id)?;
             if (used, unsent) == (0, 0) || force {
                 transaction.execute("DELETE FROM plugin WHERE id = ?1", [id])?;
             }
-            Ok((used, unsent))
+            Ok(Ok((used, unsent)))
         })
     }
 

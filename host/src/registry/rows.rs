@@ -3,7 +3,7 @@
 use billhook_plugin_api::UsageSpec;
 use serde::Serialize;
 
-use super::SpecRow;
+use super::{NextAddon, SpecRow};
 use crate::{
     events::Handler,
     package::{ModuleInfo, Version},
@@ -152,6 +152,14 @@ pub(crate) struct NewVersion {
     pub(crate) library_digest: String,
     pub(crate) manifest: String,
     pub(crate) module: ModuleInfo,
+    /// The id of its add-on.
+    pub(crate) addon: Option<String>,
+}
+
+impl NewVersion {
+    pub(crate) fn addon(&self) -> Option<NextAddon<'_>> {
+        self.addon.as_deref().map(|id| NextAddon { id, author: &self.author })
+    }
 }
 
 /// What the dispatch needs of a plugin.

@@ -163,6 +163,9 @@ CREATE TABLE resource (
     -- A resource of an add-on. It outlives the plugin: one that is installed again finds its resources.
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     addon TEXT NOT NULL,
+    -- Who made it: another plugin, or another author's, gets it only if the operator says so.
+    plugin TEXT NOT NULL,
+    author TEXT NOT NULL,
     -- The add-on's id of it as text, and as JSON; null as long as the add-on was asked for it and nobody knows what it answered.
     id TEXT,
     id_json TEXT,

@@ -8,7 +8,7 @@ use axum::{
 };
 
 use super::{problem::Problem, state::App};
-use crate::{Host, Scope, Token};
+use crate::{Scope, Token};
 
 /// How a client proves who it is.
 const BEARER: &str = "Bearer realm=\"billhook\"";
@@ -78,7 +78,8 @@ pub(super) async fn by_token(app: &App, text: &str, peer: IpAddr) -> Result<Clie
         return client;
     }
     must_not_wait(app, peer, UNKNOWN)?;
-    app.manage(Host::refresh).await??;
+    let looking = app.clone();
+    app.manage(move |_| looking.look()).await??;
     by_known_token(app, text, peer).unwrap_or_else(|| Err(wrong(app, peer, UNKNOWN)))
 }
 
@@ -108,7 +109,7 @@ fn must_not_wait(app: &App, peer: IpAddr, guessed: &str) -> Result<(), Problem> 
 }
 
 fn wrong(app: &App, peer: IpAddr, guessed: &str) -> Problem {
-    app.failures.note(peer, guessed);
+    app.failures.note(peer, guessed, None);
     Problem::unauthorized("the token is none that counts", BEARER)
 }
 
@@ -134,7 +135,8 @@ fn is_foreign(app: &App, request: &Request) -> Option<&'static str> {
     }
     let authority = uri.authority().map(|authority| authority.as_str());
     // A request target with a host of its own takes the place of the header, and must not say something else.
-    if authority.is_some_and(|authority| named.as_ref().is_some_and(|named| !named.eq_ignore_ascii_case(authority))) {
+    let usual = |host: &str| host.strip_suffix(":80").unwrap_or(host).to_ascii_lowercase();
+    if authority.is_some_and(|authority| named.as_ref().is_some_and(|named| usual(named) != usual(authority))) {
         return Some("the request names two hosts");
     }
     let host = named.as_deref().or(authority).unwrap_or_default();

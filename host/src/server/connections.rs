@@ -19,17 +19,19 @@ use tokio::{sync::Notify, time::timeout};
 
 use super::problem::Problem;
 
-/// So long a connection stays at least before anybody has proven on it who they are: their request may be on its way. Short,
-/// because as long others wait.
-const ARRIVING: u64 = 250;
-/// So long it stays after an answer was made, which has to leave. Both in milliseconds.
+/// So many milliseconds a connection stays at least before anybody has proven on it who they are: their request may be on its way.
+/// Not longer, because as long others wait.
+const ARRIVING: u64 = 1000;
+/// So many it stays after an answer was made, which has to leave.
 const LEAVING: u64 = 1000;
 
+/// Nobody has looked yet what came on it.
+const NEW: u8 = 0;
 /// Nothing is under way on it for anybody who has proven who they are.
-const QUIET: u8 = 0;
-const WORKING: u8 = 1;
+const QUIET: u8 = 1;
+const WORKING: u8 = 2;
 /// It gave way, and is being closed.
-const GONE: u8 = 2;
+const GONE: u8 = 3;
 
 /// A connection, as those see it who answer what comes on it.
 #[derive(Debug)]
@@ -40,7 +42,7 @@ pub(super) struct Connection {
     state: AtomicU8,
     /// Whether somebody has proven on it who they are.
     is_known: AtomicBool,
-    /// When it was opened or the last answer was made, in milliseconds since the server began.
+    /// When it was first looked at or the last answer was made, in milliseconds since the server began.
     quiet_since: AtomicU64,
     gives_way: Notify,
     begin: Instant,
@@ -51,12 +53,18 @@ impl Connection {
         Connection {
             peer,
             number,
-            state: AtomicU8::new(QUIET),
+            state: AtomicU8::new(NEW),
             is_known: AtomicBool::new(false),
             quiet_since: AtomicU64::new(begin.elapsed().as_millis() as u64),
             gives_way: Notify::new(),
             begin,
         }
+    }
+
+    /// Notes that it is looked from here on what comes on it.
+    pub(super) fn listen(&self) {
+        self.quiet_since.store(self.begin.elapsed().as_millis() as u64, Ordering::Release);
+        self.state.store(QUIET, Ordering::Release);
     }
 
     /// Waits until it has to give way.
@@ -234,6 +242,7 @@ mod tests {
     /// A place for a connection of a peer, which then has been quiet for so many milliseconds.
     fn place(connections: &Arc<Connections>, last: u8, quiet: u64) -> Option<Place> {
         let place = connections.place_at(SocketAddr::from(([10, 0, 0, last], 1)), false, NOW).ok()?;
+        place.connection.listen();
         place.connection.quiet_since.store(NOW - quiet, Ordering::Relaxed);
         Some(place)
     }

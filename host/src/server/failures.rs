@@ -2,16 +2,35 @@
 
 use std::{
     collections::HashMap,
+    hash::{BuildHasher as _, RandomState},
     net::IpAddr,
     sync::{Mutex, PoisonError},
     time::Instant,
 };
 
-/// Counts wrong guesses of each address and user. A guess that was wrong leaks away in two seconds.
+/// Counts wrong guesses of each address, at each secret. A guess that was wrong leaks away in two seconds.
 #[derive(Debug)]
 pub(super) struct Failures {
     most: f64,
-    counts: Mutex<HashMap<(IpAddr, String), (f64, Instant)>>,
+    state: RandomState,
+    counts: Mutex<HashMap<(IpAddr, String), Guesses>>,
+}
+
+/// The wrong guesses of an address at a secret.
+#[derive(Debug)]
+struct Guesses {
+    /// How many haven't leaked away, as of when.
+    count: f64,
+    at: Instant,
+    /// The last passwords, hashed with a key that nobody knows.
+    last: [u64; 8],
+    next: usize,
+}
+
+impl Guesses {
+    fn left(&self) -> f64 {
+        (self.count - self.at.elapsed().as_secs_f64() * LEAK).max(0.0)
+    }
 }
 
 /// So many are remembered at most.
@@ -21,38 +40,45 @@ const LEAK: f64 = 0.5;
 
 impl Failures {
     pub(super) fn new(most: u32) -> Self {
-        Failures { most: f64::from(most.max(1)), counts: Mutex::default() }
+        Failures { most: f64::from(most.max(1)), state: RandomState::new(), counts: Mutex::default() }
     }
 
     /// Seconds until somebody may guess again; `None` if now.
-    pub(super) fn must_wait(&self, address: IpAddr, user: &str) -> Option<u64> {
+    pub(super) fn must_wait(&self, address: IpAddr, guessed: &str) -> Option<u64> {
         let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         if counts.is_empty() {
             return None;
         }
-        let (count, at) = counts.get(&key(address, user))?;
-        let left = count - at.elapsed().as_secs_f64() * LEAK - (self.most - 1.0);
+        let left = counts.get(&key(address, guessed))?.left() - (self.most - 1.0);
         (left > 0.0).then_some((left / LEAK).ceil() as u64)
     }
 
-    /// Notes a wrong guess.
-    pub(super) fn note(&self, address: IpAddr, user: &str) {
+    /// Notes a wrong guess: at what, and with which password, if it is one. The same password again tells nobody anything new, and mostly comes from a
+    /// program that has an old one: it counts for a quarter.
+    pub(super) fn note(&self, address: IpAddr, guessed: &str, password: Option<&str>) {
+        let password = password.map(|password| self.state.hash_one(password));
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         if counts.len() >= LARGEST {
-            counts.retain(|_, (count, at)| *count > at.elapsed().as_secs_f64() * LEAK);
+            counts.retain(|_, guesses| guesses.left() > 0.0);
             if counts.len() >= LARGEST {
                 // So many guess at once that it doesn't matter who is forgotten.
                 counts.clear();
             }
         }
-        let (count, at) = counts.entry(key(address, user)).or_insert((0.0, Instant::now()));
-        *count = (*count - at.elapsed().as_secs_f64() * LEAK).max(0.0) + 1.0;
-        *at = Instant::now();
+        let none = || Guesses { count: 0.0, at: Instant::now(), last: [0; 8], next: 0 };
+        let guesses = counts.entry(key(address, guessed)).or_insert_with(none);
+        let is_known = password.is_some_and(|password| guesses.last.contains(&password));
+        guesses.count = guesses.left() + if is_known { 0.25 } else { 1.0 };
+        guesses.at = Instant::now();
+        if let Some(password) = password.filter(|_| !is_known) {
+            guesses.last[guesses.next] = password;
+            guesses.next = (guesses.next + 1) % guesses.last.len();
+        }
     }
 }
 
 /// Whoever has one address of a network of version 6 has the others of the last 64 bits, too.
-fn key(address: IpAddr, user: &str) -> (IpAddr, String) {
+fn key(address: IpAddr, guessed: &str) -> (IpAddr, String) {
     let address = match address.to_canonical() {
         IpAddr::V6(address) => {
             let [a, b, c, d, ..] = address.segments();
@@ -60,8 +86,8 @@ fn key(address: IpAddr, user: &str) -> (IpAddr, String) {
         }
         address => address,
     };
-    let end = user.char_indices().nth(100).map_or(user.len(), |(at, _)| at);
-    (address, user[..end].to_owned())
+    let end = guessed.char_indices().nth(120).map_or(guessed.len(), |(at, _)| at);
+    (address, guessed[..end].to_owned())
 }
 
 #[cfg(test)]
@@ -70,11 +96,11 @@ mod tests {
 
     #[test]
     fn whoever_guesses_too_often_waits_and_others_do_not() {
-        let failures = Failures::new(3);
+        let failures = Failures::new(4);
         let (one, other): (IpAddr, IpAddr) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
-        for _ in 0..3 {
-            assert_eq!(failures.must_wait(one, "a"), None);
-            failures.note(one, "a");
+        for guess in ["1", "2", "2", "2", "1", "2", "3"] {
+            assert_eq!(failures.must_wait(one, "a"), None, "the same guess again counts less");
+            failures.note(one, "a", Some(guess));
         }
         assert!(failures.must_wait(one, "a").is_some_and(|seconds| seconds <= 2));
         assert_eq!(failures.must_wait(one, "b"), None);
@@ -85,10 +111,10 @@ mod tests {
     fn a_network_of_version_6_is_one_client_and_memory_is_bounded() {
         let failures = Failures::new(1);
         let address = |last: u16| IpAddr::from([1, 2, 3, 4, 0, 0, 0, last]);
-        failures.note(address(1), "");
+        failures.note(address(1), "", None);
         assert!(failures.must_wait(address(2), "").is_some());
         for number in 0..50_000_u32 {
-            failures.note(IpAddr::from(number.to_be_bytes()), "");
+            failures.note(IpAddr::from(number.to_be_bytes()), "", None);
         }
         assert!(failures.counts.lock().expect("not poisoned").len() <= LARGEST);
     }

@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, future::Future, io, pin::pin, sync::Arc, time::Duration};
 
-use axum::{Router, body::Body, http::Request};
+use axum::{Router, http::Request};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -120,6 +120,7 @@ pub(super) async fn serve(
         };
         let (app, router, tls, watcher) = (app.clone(), router.clone(), tls.clone(), graceful.watcher());
         tokio::spawn(async move {
+            place.connection.listen();
             let ended = tokio::select! {
                 ended = serve_one(connection, Arc::clone(&place.connection), tls, app, router, watcher) => ended,
                 () = place.connection.gave_way() => Err("it gave way to another".into()),
@@ -130,9 +131,13 @@ pub(super) async fn serve(
         });
     }
     drop(listener);
-    app.drain();
     tracing::info!("stopping: what is under way may end");
-    if timeout(Duration::from_secs(app.options.drain_s), graceful.shutdown()).await.is_err() {
+    let drain = Duration::from_secs(app.options.drain_s);
+    // Requests and deliveries at the same time, so that it doesn't take twice as long. What isn't delivered then is by whoever
+    // runs next.
+    let deliveries = tokio::task::spawn_blocking(move || app.host.stop_deliveries(drain));
+    let (requests, _) = tokio::join!(timeout(drain, graceful.shutdown()), deliveries);
+    if requests.is_err() {
         tracing::warn!("some requests didn't end in time and are cut off");
     }
 }
@@ -172,7 +177,7 @@ async fn speak(
     stream.set_write_timeout(Some(head));
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(Arc::clone(&connection));
-        let answer = request::answer(app.clone(), router.clone(), request.map(Body::new));
+        let answer = request::answer(app.clone(), router.clone(), request);
         async move { Ok::<_, Infallible>(answer.await) }
     });
     let served = http1::Builder::new()

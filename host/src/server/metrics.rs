@@ -1,9 +1,9 @@
 //! Metrics: all that the host counts, for Prometheus; and the last hour of each plugin, for the charts.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, RwLock},
     time::{Duration, SystemTime},
 };
 
@@ -18,7 +18,7 @@ use metrics::{
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 use super::{
-    operation::{Api, operation},
+    operation::{Api, Route, operation},
     problem::Problem,
     state::App,
 };
@@ -208,6 +208,35 @@ impl HistogramFn for Timed {
     }
 }
 
+/// The counters of the routes, each looked up once: looking them up costs more than counting.
+#[derive(Default)]
+pub(super) struct RouteCounters(RwLock<HashMap<Answered, (Counter, Histogram)>>);
+
+/// A method, an operation's path, and the status that was answered.
+type Answered = (Method, &'static str, u16);
+
+impl RouteCounters {
+    pub(super) fn count(&self, method: &Method, route: Option<Route>, status: u16, took: Duration) {
+        // Operations and not paths, and no methods that nobody has heard of: there are as many as clients can think of.
+        let key = (route.map_or(Method::GET, |_| method.clone()), route.map_or("other", |Route(path)| path), status);
+        let count = |(counter, histogram): &(Counter, Histogram)| {
+            counter.increment(1);
+            histogram.record(took.as_secs_f64());
+        };
+        if let Some(counters) = self.0.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
+            return count(counters);
+        }
+        let labels =
+            [("method", key.0.as_str().to_owned()), ("route", key.1.to_owned()), ("status", key.2.to_string())];
+        let counters = (
+            metrics::counter!("billhook_http_requests_total", &labels),
+            metrics::histogram!("billhook_http_duration_seconds", &labels[..2]),
+        );
+        count(&counters);
+        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(key, counters);
+    }
+}
+
 pub(super) fn add_to(api: &mut Api) {
     api.add(
         operation(Method::GET, "/healthz", None, "server", "Whether the server lives").answers_plain(200, "it does"),
@@ -228,14 +257,9 @@ pub(super) fn add_to(api: &mut Api) {
 }
 
 async fn ready(State(app): State<App>) -> Result<&'static str, Problem> {
-    if app.is_draining() {
-        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the server is stopping"));
-    }
-    let waited = tokio::time::timeout(Duration::from_secs(2), app.manage(|host| host.refresh()));
-    let late = || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the home doesn't answer in time");
-    match waited.await.map_err(|_| late())?? {
-        Ok(()) => Ok("ready\n"),
-        Err(error) => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())),
+    match app.readiness() {
+        None => Ok("ready\n"),
+        Some(problem) => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, problem)),
     }
 }
 

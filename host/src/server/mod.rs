@@ -5,6 +5,7 @@
 
 mod api;
 mod auth;
+mod body;
 mod connections;
 mod failures;
 mod listen;
@@ -16,6 +17,7 @@ mod problem;
 mod provisioning;
 mod request;
 mod state;
+mod upload;
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -87,22 +89,50 @@ impl Server {
             .await
             .map_err(io::Error::other)?
             .map_err(io::Error::other)?;
-        let keeper = tokio::spawn(keep(app.clone()));
-        let drain = Duration::from_secs(app.options.drain_s);
+        let keepers = [tokio::spawn(keep(app.clone())), tokio::spawn(watch(app.clone()))];
         listen::serve(listener, tls, app.clone(), router(&app), stop).await;
-        keeper.abort();
-        let host = Arc::clone(&app.host);
-        // What is still delivered then is delivered again.
-        tokio::task::spawn_blocking(move || host.stop_deliveries(drain)).await.map_err(io::Error::other)
+        keepers.into_iter().for_each(|keeper| keeper.abort());
+        Ok(())
     }
 }
 
-/// Keeps the house while the server runs.
+/// Keeps the house while the server runs: every few seconds, and as soon as something changed.
 async fn keep(app: App) {
-    let mut ticks = tokio::time::interval(Duration::from_secs(5));
-    loop {
+    let mut ticks = tokio::time::interval(Duration::from_millis(100));
+    for tick in 0_u64.. {
         ticks.tick().await;
-        app.keep();
+        if tick % 50 == 0 {
+            app.keep();
+        }
+        if app.has_old_tokens() {
+            let renewed = app.clone();
+            match tokio::task::spawn_blocking(move || renewed.renew_tokens()).await {
+                // Those that are known stay good.
+                Ok(Err(error)) => tracing::error!("tokens can't be read: {error}"),
+                _ => continue,
+            }
+        }
+    }
+}
+
+/// Looks every second whether the server's home can be read.
+async fn watch(app: App) {
+    loop {
+        let looking = app.clone();
+        let mut look = tokio::task::spawn_blocking(move || looking.look());
+        let looked = match tokio::time::timeout(Duration::from_secs(2), &mut look).await {
+            Ok(looked) => looked,
+            Err(_) => {
+                app.set_readiness(Some("the home doesn't answer in time".to_owned()));
+                look.await
+            }
+        };
+        app.set_readiness(match looked {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(error) => Some(error.to_string()),
+        });
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
 

@@ -205,7 +205,7 @@ impl<T: 'static, H: Handler<T, App>> Handler<T, App> for Guarded<H> {
         let answer = match auth::authorize_now(&app, request.headers(), peer, scope) {
             Some(client) => match client.and_then(|client| admit(client, &mut request)) {
                 Ok(()) => Either::Right(handler.call(request, app)),
-                Err(problem) => Either::Left(refuse(problem, request).boxed()),
+                Err(problem) => Either::Left(std::future::ready(problem.into_response()).boxed()),
             },
             None => Either::Left(
                 async move {
@@ -213,7 +213,7 @@ impl<T: 'static, H: Handler<T, App>> Handler<T, App> for Guarded<H> {
                     let client = auth::authorize(&app, &headers, peer, scope).await;
                     match client.and_then(|client| admit(client, &mut request)) {
                         Ok(()) => handler.call(request, app).await,
-                        Err(problem) => refuse(problem, request).await,
+                        Err(problem) => problem.into_response(),
                     }
                 }
                 .boxed(),
@@ -228,11 +228,6 @@ fn admit(client: Client, request: &mut Request) -> Result<(), Problem> {
     connections::keep(request.extensions())?;
     request.extensions_mut().insert(client);
     Ok(())
-}
-
-async fn refuse(problem: Problem, request: Request) -> Response {
-    request::drain(request.into_body()).await;
-    problem.into_response()
 }
 
 pin_project! {

@@ -181,6 +181,7 @@ impl From<HostError> for Problem {
             | HostError::OtherSpelling { .. }
             | HostError::AddonTaken { .. }
             | HostError::HasResources { .. }
+            | HostError::OthersResources { .. }
             | HostError::NoOlderVersion { .. } => StatusCode::CONFLICT,
             HostError::Package(_)
             | HostError::Trial(_)
@@ -276,9 +277,9 @@ impl From<ProvisioningError> for Problem {
             ProvisioningError::Busy(_) => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        // What the add-on refuses with is for the customer; how it failed is for the operator.
+        // What the add-on refuses with is for the customer; how it failed, or why it takes no calls, is for the operator.
         let is_for_customer = match &error {
-            ProvisioningError::Refused(refusal) => refusal.kind() != ErrorKind::Internal,
+            ProvisioningError::Refused(refusal) => refusal.is_of_plugin() && refusal.kind() != ErrorKind::Internal,
             other => matches!(other, ProvisioningError::NoAddon { .. } | ProvisioningError::NoResource { .. }),
         };
         if !is_for_customer {
@@ -290,7 +291,7 @@ impl From<ProvisioningError> for Problem {
             }
             other if is_for_customer => (other.to_string(), None),
             _ if status == StatusCode::SERVICE_UNAVAILABLE => {
-                ("this is not done yet: ask again".to_owned(), Some(Duration::from_secs(5)))
+                ("the add-on can't do this now: ask again".to_owned(), Some(Duration::from_secs(5)))
             }
             _ => ("the add-on failed".to_owned(), None),
         };

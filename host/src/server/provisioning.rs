@@ -1,5 +1,7 @@
 //! Add-on provisioning over HTTP, as cloudControl's and Heroku's platforms speak it.
 
+use std::time::Duration;
+
 use axum::{
     Json,
     body::Body,
@@ -9,7 +11,7 @@ use axum::{
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use billhook_plugin_api::{
-    Json as Document,
+    Hook, Json as Document,
     data::{AddonConfig, AddonRequest, ObjectId, SingleSignOn},
 };
 use serde::{Deserialize, Serialize};
@@ -17,13 +19,14 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::{
+    body::{is_of_type, parse, read, read_form},
     connections,
     operation::{Api, Operation, operation},
     problem::Problem,
-    request::{self, Peer, is_of_type, parse, read, read_form},
+    request::{self, Peer},
     state::App,
 };
-use crate::{ProvisioningError, SignOnRequest};
+use crate::{Host, ProvisioningError, ResourceFilter, SignOnRequest};
 
 const TAG: &str = "add-ons";
 const BASIC: &str = "Basic realm=\"billhook\", charset=\"UTF-8\"";
@@ -59,8 +62,13 @@ impl<T: Into<Problem>> From<T> for Refusal {
 /// A problem in the form that is expected at a path: platforms read messages.
 pub(super) fn as_asked(app: &App, path: &str, problem: Problem) -> Response {
     let options = &app.options.provisioning;
-    let is_platform = path.strip_prefix(options.base_path.as_str()).is_some_and(|rest| rest.starts_with('/'));
-    if is_platform || path == options.sign_on_path { Refusal(problem).into_response() } else { problem.into_response() }
+    let is_platform =
+        path.strip_prefix(options.base_path.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    if is_platform || path.trim_end_matches('/') == options.sign_on_path {
+        Refusal(problem).into_response()
+    } else {
+        problem.into_response()
+    }
 }
 
 /// What a platform asks for. It may send more, which the add-on sees in the whole body.
@@ -101,9 +109,6 @@ struct Created {
 struct Changed {
     /// What to set in the application's environment.
     config: AddonConfig,
-    /// A sentence for the customer.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    message: Option<String>,
 }
 
 impl Operation {
@@ -188,20 +193,26 @@ async fn addon(app: &App, request: &Parts) -> Result<String, Refusal> {
     let Some((addon, password)) = decoded.as_deref().and_then(|pair| pair.split_once(':')) else {
         return Err(wrong().into());
     };
-    // Each add-on's password is guessed for itself.
-    let key = format!("addon {addon}");
-    if let Some(seconds) = app.failures.must_wait(peer, &key) {
+    // Each add-on's password is guessed for itself, and all that don't exist together.
+    let guessed = match app.host.plugin_of_addon(addon) {
+        Some(_) => format!("add-on {addon}"),
+        None => "an add-on".to_owned(),
+    };
+    if let Some(seconds) = app.failures.must_wait(peer, &guessed) {
         let detail = "too many wrong passwords came from there";
         return Err(Problem::busy(StatusCode::TOO_MANY_REQUESTS, detail, seconds).into());
     }
-    let (named, password) = (addon.to_owned(), password.to_owned());
-    match app.call(&key, move |host| host.check_addon_password(&named, &password)).await? {
+    let (named, given) = (addon.to_owned(), password.to_owned());
+    // With turns of its own: whoever has the password isn't kept out by what the add-on is busy with.
+    let check = move |host: &Host| host.check_addon_password(&named, &given);
+    let limit = limit(app, addon, Hook::AddonCredentials);
+    match app.call(&format!("credentials of {addon}"), limit, check).await? {
         Ok(true) => {
             connections::keep(extensions)?;
             Ok(addon.to_owned())
         }
         Ok(false) | Err(ProvisioningError::NoAddon { .. }) => {
-            app.failures.note(peer, &key);
+            app.failures.note(peer, &guessed, Some(&format!("{addon}:{password}")));
             Err(wrong().into())
         }
         // Nobody can be let in as long as the add-on doesn't say who may.
@@ -211,6 +222,17 @@ async fn addon(app: &App, request: &Parts) -> Result<String, Refusal> {
             Err(Problem::busy(StatusCode::SERVICE_UNAVAILABLE, detail, 5).into())
         }
     }
+}
+
+/// What stands for an add-on's plugin, where calls of plugins take turns: calls of its other hooks, too.
+fn key(app: &App, addon: &str) -> String {
+    app.host.plugin_of_addon(addon).unwrap_or_default()
+}
+
+/// The longest that an add-on may take, with waiting for another request about the same resource.
+fn limit(app: &App, addon: &str, hook: Hook) -> Option<Duration> {
+    let plugin = app.host.plugin_of_addon(addon)?;
+    Some(app.host.longest_call(&plugin, hook)? + Duration::from_secs(15))
 }
 
 /// Reads what a platform asks for.
@@ -241,7 +263,7 @@ fn id_of(uri: &Uri) -> Result<String, Refusal> {
     let path = uri.path().trim_end_matches('/');
     let last = path.rsplit('/').next().unwrap_or_default();
     let decoded = percent_encoding::percent_decode_str(last).decode_utf8();
-    let decoded = decoded.map_err(|_| Problem::bad_request("the resource's id is not UTF-8"))?;
+    let decoded = decoded.map_err(|_| Problem::new(StatusCode::NOT_FOUND, "there is no such resource"))?;
     Ok(decoded.into_owned())
 }
 
@@ -249,7 +271,8 @@ async fn create(State(app): State<App>, request: Request) -> Result<Response, Re
     let (parts, body) = request.into_parts();
     let addon = addon(&app, &parts).await?;
     let request = asked(&app, &parts.headers, body).await?;
-    let created = app.call(&format!("addon {addon}"), move |host| host.create_resource(&addon, &request)).await??;
+    let (key, limit) = (key(&app, &addon), limit(&app, &addon, Hook::AddonCreate));
+    let created = app.call(&key, limit, move |host| host.create_resource(&addon, &request)).await??;
     let resource = created.resource;
     let none = || Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the resource has no id");
     let id = resource.id.ok_or_else(none)?;
@@ -262,17 +285,17 @@ async fn update(State(app): State<App>, request: Request) -> Result<Json<Changed
     let addon = addon(&app, &parts).await?;
     let id = id_of(&parts.uri)?;
     let request = asked(&app, &parts.headers, body).await?;
-    let key = format!("addon {addon}");
-    let resource = app.call(&key, move |host| host.update_resource(&addon, &id, &request)).await??;
-    Ok(Json(Changed { config: resource.config, message: None }))
+    let (key, limit) = (key(&app, &addon), limit(&app, &addon, Hook::AddonUpdate));
+    let resource = app.call(&key, limit, move |host| host.update_resource(&addon, &id, &request)).await??;
+    Ok(Json(Changed { config: resource.config }))
 }
 
 async fn delete(State(app): State<App>, request: Request) -> Result<Json<Map<String, Value>>, Refusal> {
     let (parts, _) = request.into_parts();
     let addon = addon(&app, &parts).await?;
     let id = id_of(&parts.uri)?;
-    let key = format!("addon {addon}");
-    app.call(&key, move |host| host.delete_resource(&addon, &id)).await??;
+    let (key, limit) = (key(&app, &addon), limit(&app, &addon, Hook::AddonDelete));
+    app.call(&key, limit, move |host| host.delete_resource(&addon, &id)).await??;
     Ok(Json(Map::new()))
 }
 
@@ -299,23 +322,29 @@ async fn sign_on(State(app): State<App>, Peer(peer): Peer, request: Request) -> 
         serde_urlencoded::from_bytes(&bytes).map_err(|error| Problem::bad_request(error.to_string()))?;
     let SignOnForm { id, token, timestamp, nav_data, nav_data_too, email, app: application } = form;
     let nav_data = if nav_data.is_empty() { nav_data_too } else { nav_data };
-    if let Some(seconds) = app.failures.must_wait(peer, "sign-on") {
+    // The salt of each resource's add-on is guessed for itself.
+    let guessed = format!("sign-on {id}");
+    if let Some(seconds) = app.failures.must_wait(peer, &guessed) {
         return Err(
             Problem::busy(StatusCode::TOO_MANY_REQUESTS, "too many wrong tokens came from there", seconds).into()
         );
     }
+    let nobody = || Problem::new(StatusCode::FORBIDDEN, "nobody vouches for this sign-on, or it is too old");
+    let filter = ResourceFilter { id: Some(id.clone()), limit: 1, ..ResourceFilter::default() };
+    let found = app.manage(move |host| host.resources(&filter)).await??;
+    let Some(addon) = found.into_iter().next().map(|resource| resource.addon) else { return Err(nobody().into()) };
     let login = SingleSignOn { email, app: application, nav_data: nav_data.clone() };
     let request = SignOnRequest { id, token, timestamp, login };
-    let Some(signed_on) =
-        app.call("single sign-on", move |host| host.sign_on(&request)).await?.map_err(sign_on_refusal)?
-    else {
-        app.failures.note(peer, "sign-on");
-        return Err(Problem::new(StatusCode::FORBIDDEN, "nobody vouches for this sign-on, or it is too old").into());
+    let (key, limit) = (key(&app, &addon), limit(&app, &addon, Hook::AddonSingleSignOn));
+    let signed_on = app.call(&key, limit, move |host| host.sign_on(&request)).await?;
+    let Some(signed_on) = signed_on.map_err(sign_on_refusal)? else {
+        app.failures.note(peer, &guessed, None);
+        return Err(nobody().into());
     };
     let location = HeaderValue::from_str(&signed_on.location)
         .map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the add-on answered no address"))?;
     let mut response = (StatusCode::FOUND, [(header::LOCATION, location)]).into_response();
-    if let Some(cookie) = cookie(&nav_data, app.is_tls) {
+    if let Some(cookie) = cookie(&nav_data, app.is_secure()) {
         response.headers_mut().insert(header::SET_COOKIE, cookie);
     }
     Ok(response)
@@ -332,11 +361,11 @@ fn sign_on_refusal(error: ProvisioningError) -> Refusal {
 }
 
 /// The cookie that the platform's bar at the top of the page is made of. Its script reads it, so it isn't hidden from scripts.
-fn cookie(nav_data: &str, is_tls: bool) -> Option<HeaderValue> {
+fn cookie(nav_data: &str, is_secure: bool) -> Option<HeaderValue> {
     // What a cookie can't hold is written as in an address.
     const PLAIN: &percent_encoding::AsciiSet =
         &percent_encoding::CONTROLS.add(b' ').add(b'"').add(b',').add(b';').add(b'\\').add(b'%');
     let value = percent_encoding::utf8_percent_encode(nav_data, PLAIN);
-    let secure = if is_tls { "; Secure" } else { "" };
+    let secure = if is_secure { "; Secure" } else { "" };
     HeaderValue::from_str(&format!("heroku-nav-data={value}; Path=/; SameSite=Lax{secure}")).ok()
 }

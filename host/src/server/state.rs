@@ -5,10 +5,7 @@ use std::{
     fmt,
     net::SocketAddr,
     ops::Deref,
-    sync::{
-        Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -20,10 +17,10 @@ use tokio::{
 };
 
 use super::{
-    Metrics, ServerOptions, failures::Failures, operation::Document, options::MANAGEMENT, page::Sessions,
-    problem::Problem, request::RouteCounters,
+    Metrics, ServerOptions, failures::Failures, metrics::RouteCounters, operation::Document, options::MANAGEMENT,
+    page::Sessions, problem::Problem,
 };
-use crate::{EventError, Host, Token, UsageError};
+use crate::{EventError, Host, HostError, Token, UsageError};
 
 /// What all requests share.
 #[derive(Clone)]
@@ -45,7 +42,8 @@ pub(super) struct Shared {
     uploads: Arc<Semaphore>,
     tokens: ArcSwap<Tokens>,
     document: OnceLock<Document>,
-    is_draining: AtomicBool,
+    /// Why the server can't take requests now, if it can't.
+    unready: Mutex<Option<String>>,
 }
 
 /// The tokens of a generation of the registry.
@@ -69,6 +67,8 @@ impl fmt::Debug for App {
     }
 }
 
+/// How much longer than its deadline a call may take until nobody waits for it any more: what ends it at its deadline comes first.
+const GRACE: Duration = Duration::from_secs(2);
 /// How long a request waits for its turn.
 const TURN: Duration = Duration::from_secs(5);
 
@@ -90,7 +90,7 @@ impl Shared {
             uploads: Arc::new(Semaphore::new(2)),
             tokens: ArcSwap::default(),
             document: OnceLock::new(),
-            is_draining: AtomicBool::new(false),
+            unready: Mutex::new(None),
             host,
             options,
             metrics,
@@ -108,22 +108,29 @@ impl Shared {
         self.document.get()
     }
 
-    pub(super) fn drain(&self) {
-        self.is_draining.store(true, Ordering::Relaxed);
+    /// Why the server can't take requests now, if it can't.
+    pub(super) fn readiness(&self) -> Option<String> {
+        self.unready.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(super) fn is_draining(&self) -> bool {
-        self.is_draining.load(Ordering::Relaxed)
+    pub(super) fn set_readiness(&self, problem: Option<String>) {
+        *self.unready.lock().unwrap_or_else(PoisonError::into_inner) = problem;
     }
 
     /// Starts what runs beside the requests.
     pub(super) fn start(&self) -> Result<(), EventError> {
+        self.renew_tokens()?;
         self.host.start_deliveries()?;
         match self.host.start_reconciler() {
             Ok(()) | Err(UsageError::NoUsageApi) => {}
             Err(error) => tracing::error!("{error}"),
         }
         Ok(())
+    }
+
+    /// Whether clients reach it through TLS, here or at a proxy.
+    pub(super) fn is_secure(&self) -> bool {
+        self.is_tls || self.options.public_url.as_ref().is_some_and(|url| url.starts_with("https://"))
     }
 
     /// What is done every few seconds.
@@ -145,24 +152,30 @@ impl Shared {
     }
 
     fn tokens(&self) -> Arc<Tokens> {
-        let generation = self.host.generation();
-        let tokens = self.tokens.load_full();
-        if tokens.generation == Some(generation) {
-            return tokens;
+        self.tokens.load_full()
+    }
+
+    /// Whether the registry has changed since the tokens were read.
+    pub(super) fn has_old_tokens(&self) -> bool {
+        self.tokens.load().generation != Some(self.host.generation())
+    }
+
+    /// Reads the tokens again, where the registry has changed. Blocks.
+    pub(super) fn renew_tokens(&self) -> Result<(), HostError> {
+        // Before they are read: what changes meanwhile has them read again.
+        let generation = Some(self.host.generation());
+        if self.tokens.load().generation == generation {
+            return Ok(());
         }
-        match self.host.tokens() {
-            Ok(all) => {
-                let by_id = all.into_iter().map(|token| (token.id.clone(), Arc::new(token))).collect();
-                let tokens = Arc::new(Tokens { generation: Some(generation), by_id });
-                self.tokens.store(Arc::clone(&tokens));
-                tokens
-            }
-            // Those that are known stay good.
-            Err(error) => {
-                tracing::error!("tokens can't be read: {error}");
-                tokens
-            }
-        }
+        let by_id = self.host.tokens()?.into_iter().map(|token| (token.id.clone(), Arc::new(token))).collect();
+        self.tokens.store(Arc::new(Tokens { generation, by_id }));
+        Ok(())
+    }
+
+    /// Looks whether the home can still be read, and what changed in it. Blocks.
+    pub(super) fn look(&self) -> Result<(), HostError> {
+        self.host.refresh()?;
+        self.renew_tokens()
     }
 }
 
@@ -173,7 +186,7 @@ impl App {
         work: impl FnOnce(&Host) -> T + Send + 'static,
     ) -> Result<T, Problem> {
         let turn = turn(&self.management, "too many requests that manage are under way").await?;
-        self.run(work, (turn, None)).await
+        self.run(work, (turn, None), None).await
     }
 
     /// Takes the turn of an upload, which lasts as long as the answer lives.
@@ -181,17 +194,19 @@ impl App {
         turn(&self.uploads, "other packages are arriving").await
     }
 
-    /// Calls a plugin, or something of a type that stands for one, on a thread for that, when it is its turn.
+    /// Calls a plugin, or something that stands for one, on a thread for that, when it is its turn. After `limit` nobody waits for
+    /// it any more; it keeps its turn as long as it takes.
     pub(super) async fn call<T: Send + 'static>(
         &self,
         plugin: &str,
+        limit: Option<Duration>,
         work: impl FnOnce(&Host) -> T + Send + 'static,
     ) -> Result<T, Problem> {
         // First that of the plugin: those that wait for one that hangs hold nothing that others need.
         let own = self.of_plugin(plugin);
         let own = turn(&own, "too many calls of this plugin are under way").await?;
         let turn = turn(&self.calls, "too many calls are under way").await?;
-        self.run(work, (turn, Some(own))).await
+        self.run(work, (turn, Some(own)), limit).await
     }
 
     fn of_plugin(&self, plugin: &str) -> Arc<Semaphore> {
@@ -213,6 +228,7 @@ impl App {
         &self,
         work: impl FnOnce(&Host) -> T + Send + 'static,
         turns: (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>),
+        limit: Option<Duration>,
     ) -> Result<T, Problem> {
         let host = Arc::clone(&self.host);
         let run = move || {
@@ -220,13 +236,21 @@ impl App {
             let _turns = turns;
             work(&host)
         };
-        let done = tokio::task::spawn_blocking(run).await;
+        let work = tokio::task::spawn_blocking(run);
+        let done = match limit {
+            None => work.await,
+            // A plugin in this process can't be ended; those of workers are before.
+            Some(limit) => timeout(limit + GRACE, work).await.map_err(|_| unknown("the call takes too long"))?,
+        };
         // A panic of the host's own, in the middle of something.
-        done.map_err(|_| {
-            let problem = Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the server failed");
-            problem.with("outcome", "unknown").with("outcome_unknown", true)
-        })
+        done.map_err(|_| unknown("the server failed"))
     }
+}
+
+/// Nobody knows what became of what was asked for.
+fn unknown(detail: &str) -> Problem {
+    let problem = Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail);
+    problem.with("outcome", "unknown").with("outcome_unknown", true)
 }
 
 async fn turn(of: &Arc<Semaphore>, problem: &str) -> Result<OwnedSemaphorePermit, Problem> {

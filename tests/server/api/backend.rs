@@ -49,6 +49,36 @@ fn each_hook_of_an_assets_life_is_called_and_its_changes_come_back() {
 }
 
 #[test]
+fn a_hook_that_never_ends_is_answered_at_its_deadline_and_keeps_its_turn() {
+    let home = Home::new();
+    home.load(&Package::new("Waiter").of("waiter")).succeeded();
+    home.load(&Package::new("Healthy")).succeeded();
+    let config = home.file("turns.toml", "[server]\ncalls_per_plugin = 1\n");
+    let server = Server::start_with(&home, &["--config", &config]);
+    server.ask("PUT", "/api/v1/plugins/waiter/runtime", Some(&json!({"deadline_ms": 100}))).is(200);
+    let end = home.folder().join("end");
+    let asset_of = |name: &str| Asset { download_link: end.to_str().map(str::to_owned), ..asset(name) };
+    for (path, body) in [
+        ("/api/v1/hooks/on_product_acquisition", json!({"asset": asset_of("Waiter"), "order": order()})),
+        // By its type, by its id, or as one of a contract's: it is the same plugin.
+        ("/api/v1/hooks/on_product_acquisition?plugin=waiter", json!({"asset": asset_of("Healthy"), "order": order()})),
+        ("/api/v1/notifications/product_acquired", json!({"assets": [asset_of("Waiter")], "order": order()})),
+    ] {
+        let is_first = path.ends_with("acquisition");
+        let problem = refused(server.post(path, &body), if is_first { 500 } else { 503 }, "");
+        assert_eq!(problem["outcome_unknown"].as_bool().unwrap_or_default(), is_first, "{path}: {problem}");
+    }
+    server.post("/api/v1/hooks/on_product_acquisition", &json!({"asset": asset("Healthy"), "order": order()})).is(200);
+    fs::write(&end, "").expect("written");
+    wait_for("the plugin to take calls again", || {
+        server
+            .post("/api/v1/hooks/on_product_acquisition", &json!({"asset": asset_of("Waiter"), "order": order()}))
+            .status
+            == 200
+    });
+}
+
+#[test]
 fn a_hook_that_does_not_go_through_tells_who_refused_what_and_when_to_try_again() {
     let home = Home::new();
     for (name, fixture) in [

@@ -49,6 +49,11 @@ fn events_are_asked_for_recorded_once_and_told() {
     assert_eq!(problem["handler"], "gate");
     change(json!({"task": {"http": "http://127.0.0.1:1/"}})).is(200);
     refused(emit(&other), 503, "the handler \"gate\" gave no answer");
+    assert_eq!(
+        emit(&event).is(201).json(),
+        again,
+        "who repeats one that is recorded is told so, whatever is in the way now"
+    );
     refused(change(json!({"name": "other"})), 422, "a handler's name can't be changed");
     assert_eq!(change(json!({"status": "archived"})).is(200).json()["mode"], "before", "what is left out stays");
     assert_eq!((names(""), names("?status=archived")), (vec![json!("tell/ä")], vec![json!("gate")]));

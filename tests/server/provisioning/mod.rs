@@ -9,6 +9,7 @@ use std::{
     net::TcpStream,
     process::Stdio,
     thread,
+    time::Duration,
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
@@ -105,12 +106,18 @@ fn listed(home: &Home) -> Vec<Value> {
     home.run(&["listresources", "--json"]).succeeded().json().as_array().expect("a list").clone()
 }
 
-/// How often the plugin was asked for a resource. Its hook tells: an add-on's plugin may know assets, too.
+/// What the plugin was asked for. Its hook tells: an add-on's plugin may know assets, too.
 #[track_caller]
-fn creates(server: &Server) -> Value {
+fn counted(server: &Server, what: &str) -> Value {
     let objects = json!({"asset": asset("Fix"), "order": order()});
     let answer = server.post("/api/v1/hooks/on_product_acquisition", &objects).is(200).json();
-    answer["changes"]["meta_info"]["creates"].clone()
+    answer["changes"]["meta_info"][what].clone()
+}
+
+/// How often the plugin was asked for a resource.
+#[track_caller]
+fn creates(server: &Server) -> Value {
+    counted(server, "creates")
 }
 
 #[test]
@@ -186,6 +193,8 @@ fn refusals_are_told_leave_nothing_behind_and_do_not_stand_in_the_way() {
         create(&server, plan, "free");
         delete(&server, &format!("res-{plan}")).is(200);
     }
+    let deletes = counted(&server, "deletes");
+    assert_eq!(deletes[3], "res-undeclared", "it was told that nobody has it: {deletes}");
     // An id that is somebody else's already is taken from nobody.
     let made = create(&server, "u-1", "same");
     post(&server, &wanted("u-2", "same")).is(500);
@@ -294,7 +303,8 @@ fn nobody_gets_in_where_the_password_cannot_be_had_and_a_new_one_counts_at_once(
     post_as("fix", "a-new-password").is(201);
     post_as("fix", PASSWORD).is(401);
     server.ask("POST", "/api/v1/plugins/fix/disable", None).is(200);
-    post_as("fix", "a-new-password").is(503);
+    let told = post_as("fix", "a-new-password").is(503).json();
+    assert_eq!(told["message"], "the add-on doesn't answer now", "why not is for the operator");
 }
 
 #[test]
@@ -342,11 +352,12 @@ fn plans_are_changed_and_resources_deleted_once() {
     let config = put(&server, "res-u-1", "keep").is(200).json()["config"].clone();
     assert_eq!((&config, &listed(&home)[0]["plan"]), (&made["config"], &json!("keep")));
     assert_eq!(put(&server, "res-u-1", "team").is(200).json()["config"]["FIX_PLAN"], "team");
-    for (plan, status) in [("refuse", 422), ("undeclared", 500)] {
-        put(&server, "res-u-1", plan).is(status);
-        assert_eq!(listed(&home)[0]["plan"], "team", "{plan}");
-    }
-    assert_eq!(create(&server, "u-1", "free")["config"]["FIX_PLAN"], "team", "the newest configuration");
+    put(&server, "res-u-1", "refuse").is(422);
+    assert_eq!(listed(&home)[0]["plan"], "team");
+    // The add-on changed the plan, and its answer can't be taken.
+    put(&server, "res-u-1", "undeclared").is(500);
+    assert_eq!(listed(&home)[0]["plan"], "undeclared");
+    assert_eq!(create(&server, "u-1", "free")["config"]["FIX_PLAN"], "team", "the last configuration that was taken");
     delete(&server, "res-u-1").is(200);
     for id in ["res-u-1", "unknown"] {
         delete(&server, id).is(404);
@@ -452,6 +463,110 @@ fn a_server_that_is_killed_at_any_step_makes_one_resource_and_deletes_it() {
 }
 
 #[test]
+fn what_may_be_there_stays_listed_until_the_add_on_is_asked_again() {
+    let home = Home::new();
+    let zip = package("Fix", "fix").write(home.folder());
+    home.run(&["loadplugin", zip.to_str().expect("UTF-8"), "--isolation", "process"]).succeeded();
+    let server = Server::start(&home);
+    let left = || -> Vec<Value> { listed(&home).into_iter().map(|resource| resource["uuid"].clone()).collect() };
+    // Nobody knows what became of the first request. That the second is refused doesn't say that there is nothing.
+    post(&server, &wanted("u-1", "exit")).is(503);
+    post(&server, &wanted("u-1", "refuse")).is(422);
+    assert_eq!(left(), ["u-1"]);
+    // It answered what can't be taken, and can't take it back.
+    post(&server, &wanted("stuck", "undeclared")).is(500);
+    assert_eq!((left(), listed(&home)[1]["id"].clone()), (vec![json!("u-1"), json!("stuck")], Value::Null));
+    home.run(&["removeplugin", "fix"]).failed_with(&["which has 2 resources"]);
+    assert_eq!(create(&server, "stuck", "free")["id"], "res-stuck");
+    assert_eq!(create(&server, "u-1", "free")["id"], "res-u-1");
+}
+
+#[test]
+fn a_plugin_stays_as_long_as_it_is_asked_for_a_resource() {
+    let home = home();
+    let server = Server::start(&home);
+    thread::scope(|scope| {
+        let making = scope.spawn(|| create(&server, "u-1", "slow"));
+        wait_for("the request to be noted", || listed(&home).len() == 1);
+        let refused = server.ask("DELETE", "/api/v1/plugins/fix", None).is(409);
+        assert!(refused.body.contains("which has 1 resource"), "{refused:#?}");
+        home.load(&package("Fix", "fixed").version("4.0")).failed_with(&["which has 1 resource"]);
+        assert_eq!(making.join().expect("made")["id"], "res-u-1");
+    });
+    delete(&server, "res-u-1").is(200);
+    server.ask("DELETE", "/api/v1/plugins/fix", None).is(200);
+}
+
+#[test]
+fn resources_go_to_nobody_else_unless_the_operator_says_so() {
+    let home = home();
+    let server = Server::start(&home);
+    create(&server, "u-1", "free");
+    home.run(&["removeplugin", "fix", "--force"]).succeeded();
+    let made_by = "the add-on \"fix\" has resources that fix by";
+    home.load(&package("Other", "fix")).failed_with(&[made_by, "--force hands them over"]);
+    home.load(&package("Fix", "fix").field("author", json!("somebody else"))).failed_with(&[made_by]);
+    let other = package("Other", "fix").write(home.folder());
+    server.upload(&fs::read(&other).expect("readable")).is(409);
+    home.run(&["loadplugin", other.to_str().expect("UTF-8"), "--force"]).succeeded();
+    wait_for("the other plugin", || put(&server, "res-u-1", "team").status == 200);
+    home.run(&["removeplugin", "other", "--force"]).succeeded();
+    home.load(&package("Fix", "fix")).failed_with(&["has resources that other by"]);
+}
+
+#[test]
+fn an_older_configuration_has_no_variables_that_the_add_on_declares_no_more() {
+    let home = home();
+    let server = Server::start(&home);
+    create(&server, "u-1", "free");
+    let fewer = package("Fix", "fix").field("addon", json!({"id": "fix", "config_vars": ["FIX_URL"]})).version("2.0");
+    home.load(&fewer).succeeded();
+    let only = json!({"FIX_URL": "https://fix.example/res-u-1"});
+    wait_for("the new version", || put(&server, "res-u-1", "keep").json()["config"] == only);
+    assert_eq!(create(&server, "u-1", "free")["config"], only);
+}
+
+#[test]
+fn a_connection_stays_good_after_a_wrong_password() {
+    let home = home();
+    let server = Server::start(&home);
+    let mut connection = BufReader::new(TcpStream::connect(&server.address).expect("connected"));
+    let mut ask = |password: &str, path: &str| {
+        let (body, authorization) = (wanted("u-1", "free").to_string(), basic("fix", password));
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: {}\r\nAuthorization: {authorization}\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            server.address,
+            body.len()
+        );
+        // In two pieces, as many clients send it.
+        connection.get_mut().write_all(head.as_bytes()).expect("sent");
+        thread::sleep(Duration::from_millis(20));
+        connection.get_mut().write_all(body.as_bytes()).expect("sent");
+        let (mut lines, mut length) = (Vec::new(), 0);
+        loop {
+            let mut line = String::new();
+            connection.read_line(&mut line).expect("an answer");
+            assert!(!line.is_empty(), "it is closed after {lines:?}");
+            if let Some(told) = line.to_lowercase().strip_prefix("content-length:") {
+                length = told.trim().parse().expect("a number");
+            }
+            if line.trim().is_empty() {
+                break;
+            }
+            lines.push(line);
+        }
+        connection.read_exact(&mut vec![0; length]).expect("the body");
+        lines[0].split(' ').nth(1).expect("a status").to_owned()
+    };
+    for _ in 0..5 {
+        assert_eq!(ask("wrong", RESOURCES), "401");
+        assert_eq!(ask(PASSWORD, "/cloudcontrol/nothing"), "404");
+        assert_eq!(ask(PASSWORD, RESOURCES), "201");
+    }
+}
+
+#[test]
 fn an_add_on_with_resources_keeps_its_id_and_its_plugin() {
     let home = Home::new();
     let missing = Package::new("Other").field("addon", json!({"id": "fix"}));
@@ -475,7 +590,7 @@ fn an_add_on_with_resources_keeps_its_id_and_its_plugin() {
     wait_for("the older version", || put(&server, "res-u-1", "team").status == 200);
     // By force; a plugin that comes back finds its resources.
     home.run(&["removeplugin", "fix", "--force"]).succeeded();
-    put(&server, "res-u-1", "team").is(401);
+    wait_for("the removal to be noticed", || put(&server, "res-u-1", "team").status == 401);
     assert_eq!(listed(&home).len(), 1);
     home.load(&package("Fix", "fix")).succeeded();
     wait_for("the add-on", || put(&server, "res-u-1", "team").status == 200);

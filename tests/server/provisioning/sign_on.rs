@@ -73,6 +73,20 @@ fn whom_a_platform_vouches_for_is_sent_to_the_resource() {
 }
 
 #[test]
+fn a_sign_on_comes_too_early_where_the_add_on_takes_no_calls() {
+    let home = home();
+    let server = Server::start(&home);
+    create(&server, "u-1", "free");
+    server.ask("POST", "/api/v1/plugins/fix/disable", None).is(200);
+    for _ in 0..70 {
+        let answer = sign_on(&server, "/sso/login", &form("res-u-1", SALT, 0)).is(503);
+        assert!(!answer.header("retry-after").is_empty(), "{answer:#?}");
+    }
+    server.ask("POST", "/api/v1/plugins/fix/enable", None).is(200);
+    sign_on(&server, "/sso/login", &form("res-u-1", SALT, 0)).is(302);
+}
+
+#[test]
 fn nobody_else_signs_on_and_the_salt_tells_add_ons_apart() {
     let home = home();
     for (addon, salt) in [("other", json!("other-salt")), ("unsalted", Value::Null), ("empty", json!(""))] {

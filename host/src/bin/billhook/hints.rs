@@ -40,6 +40,9 @@ pub(crate) fn hint(error: &HostError) -> Option<String> {
                 "listresources --addon {addon} shows them; --force removes the plugin nevertheless, and they stay listed"
             )
         }
+        HostError::OthersResources { addon, .. } => {
+            format!("listresources --addon {addon} shows them; --force hands them over")
+        }
         HostError::AddonTaken { plugin, .. } => format!("removeplugin {plugin}, or give this add-on another id"),
         HostError::NoToken { .. } => "token list shows them".to_owned(),
         HostError::UsageUnsent { .. } => {

@@ -17,7 +17,8 @@ pub(crate) struct Arguments {
     /// Where the plugin runs; an upgrade leaves it where it is
     #[arg(long, value_enum, value_name = "WHERE")]
     isolation: Option<IsolationArgument>,
-    /// Upgrade also if the package is by another author, or spells its name differently
+    /// Upgrade also if the package is by another author, or spells its name differently; and take over an add-on's
+    /// resources that another plugin made
     #[arg(long)]
     force: bool,
 }

@@ -13,15 +13,17 @@ use billhook_plugin_api::{
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{Page, limit, plugins::refuse_uploads};
+use super::{Page, limit};
 use crate::{
-    Delivery, DeliveryFilter, DeliveryStatus, EventError, EventInfo, Execution, ExecutionFilter, ExecutionStatus,
-    Handler, HandlerFilter, HandlerStatus, Mode, NewEvent, OnFailure, RetryPolicy, Scope, Task,
+    Delivery, DeliveryFilter, DeliveryStatus, Emitted, EventError, EventInfo, Execution, ExecutionFilter,
+    ExecutionStatus, Handler, HandlerFilter, HandlerStatus, Mode, NewEvent, OnFailure, RetryPolicy, Scope, Task,
     server::{
+        body::JsonBody,
         operation::{Api, operation},
         problem::Problem,
-        request::{JsonBody, Parameters, PathPart},
+        request::{Parameters, PathPart},
         state::App,
+        upload::refuse_uploads,
     },
 };
 
@@ -301,13 +303,21 @@ async fn list_events(State(app): State<App>) -> Result<Json<Vec<EventInfo>>, Pro
 async fn emit(State(app): State<App>, JsonBody(body): JsonBody<EventBody>) -> Result<Response, Problem> {
     let EventBody { event: name, object_id, data, id } = body;
     let mut event = NewEvent::new(&name);
+    let may_be_repeated = id.is_some();
     if let Some(id) = id {
         let is_uuid = uuid::Uuid::try_parse(&id).map_err(|_| "the event's id is no UUID");
         event.id = is_uuid.map_err(|problem| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, problem))?.to_string();
     }
     event.object_id = object_id.or_else(|| data.pointer::<ObjectId>("/id").ok().flatten());
     event.data = data;
-    let emitted = app.call(&name, move |host| -> Result<EmittedBody, EventError> {
+    // Handlers are called, and those that are before end at their deadlines.
+    let key = format!("event {name}");
+    let emitted = app.call(&key, None, move |host| -> Result<EmittedBody, EventError> {
+        // Its before handlers had their say when it was recorded.
+        let recorded = if may_be_repeated { host.recorded(&event.id)? } else { None };
+        if let Some(Emitted { id, deliveries, is_repeated, .. }) = recorded {
+            return Ok(EmittedBody { id, data: None, deliveries, is_repeated });
+        }
         event.data = host.before(&event)?;
         let emitted = host.emit(&event)?;
         let (id, deliveries, is_repeated) = (emitted.id, emitted.deliveries, emitted.is_repeated);

@@ -1,5 +1,7 @@
 //! What a backend calls: hooks, notifications, and which assets are in use.
 
+use std::time::Duration;
+
 use axum::{
     Json,
     extract::State,
@@ -15,9 +17,10 @@ use utoipa::{IntoParams, ToSchema};
 use crate::{
     Catalogue, CatalogueError, HookAnswer, HookError, HookObjects, HostError, Scope, UsageRefreshed,
     server::{
+        body::JsonBody,
         operation::{Api, operation},
         problem::{self, Problem},
-        request::{JsonBody, Parameters, PathPart},
+        request::{Parameters, PathPart},
         state::App,
     },
 };
@@ -205,16 +208,16 @@ async fn call(
         Hook::OnPreProductSpecValidation | Hook::GetUsageSpecs => objects.asset_t.as_deref().or(own),
         _ => own.or(objects.asset_t.as_deref()),
     };
-    let key = match (&which.plugin, asset_type) {
-        (Some(plugin), _) => plugin.clone(),
-        (None, Some(asset_type)) => asset_type.to_owned(),
+    let (named, plugin) = match (&which.plugin, asset_type) {
+        (Some(plugin), _) => (plugin.clone(), plugin.clone()),
+        (None, Some(asset_type)) => (asset_type.to_owned(), plugin_of(&app, asset_type)),
         (None, None) => {
             let detail = format!("{hook} takes an \"asset\" or its type (\"asset_t\"), and both are missing");
             return Err(Problem::bad_request(detail));
         }
     };
-    let named = key.clone();
-    let called = app.call(&key, move |host| {
+    let limit = app.host.longest_call(&plugin, hook);
+    let called = app.call(&plugin, limit, move |host| {
         let called = match &which.plugin {
             Some(plugin) => (host.implements_hook(plugin, hook), host.call(plugin, hook, &objects)),
             None => (host.implements(&named, hook), host.call_type(&named, hook, &objects)),
@@ -225,6 +228,11 @@ async fn call(
     let ((implemented, answer), ..) = called.await?;
     let outcome = if implemented == Some(true) { "ok" } else { "not implemented" };
     Ok(Json(Outcome { outcome, answer: answer? }))
+}
+
+/// What stands for the plugin of an asset's type, where calls take turns; the same for all types that no plugin has.
+fn plugin_of(app: &App, asset_type: &str) -> String {
+    app.host.plugin_of_type(asset_type).unwrap_or_default()
 }
 
 /// A contract's offering as the backend expanded it.
@@ -267,10 +275,14 @@ impl Notification {
         let offering = contract.offering.off_id.clone();
         Ok((order, contract, Expanded { offering, assets }))
     }
+}
 
-    /// What stands for the plugins that are called: the first asset's.
-    fn key(expanded: &Expanded) -> String {
-        expanded.assets.first().map(|asset| asset.resource_type.clone()).unwrap_or_default()
+impl Expanded {
+    /// The plugin that stands for those that are called, the first asset's, and the longest that all may take.
+    fn plugin(&self, app: &App, hook: Hook) -> (String, Duration) {
+        let plugins: Vec<String> = self.assets.iter().map(|asset| plugin_of(app, &asset.resource_type)).collect();
+        let longest = plugins.iter().filter_map(|plugin| app.host.longest_call(plugin, hook)).sum();
+        (plugins.into_iter().next().unwrap_or_default(), longest)
     }
 }
 
@@ -280,8 +292,8 @@ async fn notify(
     hook: Hook,
 ) -> Result<Json<Notified>, Problem> {
     let (order, contract, catalogue) = body.parts()?;
-    let key = Notification::key(&catalogue);
-    let told = app.call(&key, move |host| match hook {
+    let (plugin, longest) = catalogue.plugin(&app, hook);
+    let told = app.call(&plugin, Some(longest), move |host| match hook {
         Hook::OnProductSuspension => host.product_suspended(&order, &contract, &catalogue),
         _ => host.product_acquired(&order, &contract, &catalogue),
     });
@@ -305,8 +317,9 @@ impl AssetOutcome {
 
 async fn refresh(State(app): State<App>, JsonBody(body): JsonBody<Notification>) -> Result<Json<Refreshed>, Problem> {
     let (order, contract, catalogue) = body.parts()?;
-    let key = Notification::key(&catalogue);
-    let refreshed = app.call(&key, move |host| host.usage_refreshed(&order, &contract, &catalogue)).await??;
+    // However long it takes to send all documents.
+    let (plugin, _) = catalogue.plugin(&app, Hook::GetPendingAccounting);
+    let refreshed = app.call(&plugin, None, move |host| host.usage_refreshed(&order, &contract, &catalogue)).await??;
     let UsageRefreshed { outcomes, correlation_number, last_usage, sent, unsent, failure } = refreshed;
     let outcomes = outcomes.into_iter().map(|outcome| match outcome.result {
         Ok(usage) => AssetOutcome {

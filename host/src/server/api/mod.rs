@@ -27,8 +27,6 @@ use super::{
     state::App,
 };
 
-pub(super) use plugins::{receive_to_file, refuse_uploads};
-
 /// A part of a list.
 #[derive(Debug, Serialize)]
 pub(super) struct Page<T> {

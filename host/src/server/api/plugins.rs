@@ -1,10 +1,7 @@
 //! Managing plugins.
 
-use std::time::Duration;
-
 use axum::{
     Extension, Json,
-    body::Body,
     extract::{Request, State},
     http::{HeaderMap, Method, StatusCode, header},
     response::{IntoResponse, Response},
@@ -12,7 +9,6 @@ use axum::{
 use http_body_util::BodyExt as _;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::{io::AsyncWriteExt as _, time::timeout};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{Page, limit};
@@ -21,10 +17,12 @@ use crate::{
     RuntimeSettings, Scope,
     server::{
         auth::Client,
+        body::{AnyJsonBody, JsonBody, is_of_type},
         operation::{Api, operation},
         problem::Problem,
-        request::{AnyJsonBody, JsonBody, Parameters, PathPart, drain, is_of_type},
+        request::{Parameters, PathPart},
         state::App,
+        upload::{Patience, Upload, refuse_uploads, too_large},
     },
 };
 
@@ -36,8 +34,9 @@ const WRONG: (u16, &str) = (422, "the package or the settings are wrong: every f
 /// How a package is taken.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
-struct Upload {
-    /// Upgrade also if the package is another author's, or spells its name differently.
+struct How {
+    /// Upgrade also if the package is another author's, or spells its name differently; and take over an add-on's resources
+    /// that another plugin made.
     force: bool,
     /// Where the plugin runs: `in-process` or `process`.
     #[param(value_type = Option<String>)]
@@ -94,7 +93,7 @@ pub(super) fn add_to(api: &mut Api) {
     api.add(
         operation(post.clone(), "/api/v1/plugins", Scope::Manage, TAG, "Install a package, or upgrade its plugin")
             .describe("The body is the zip. It is checked without running it, tried in a child process, and installed.")
-            .query::<Upload>()
+            .query::<How>()
             .takes_package()
             .answers::<Installed>(201, "it is installed")
             .fails(&[(403, "uploads are switched off"), CLASH, (413, "the package is too large"), WRONG]),
@@ -109,7 +108,7 @@ pub(super) fn add_to(api: &mut Api) {
     );
     api.add(
         operation(put.clone(), "/api/v1/plugins/{id}", Scope::Manage, TAG, "Upgrade this plugin with a package")
-            .query::<Upload>()
+            .query::<How>()
             .takes_package()
             .answers::<Installed>(200, "it is upgraded")
             .fails(&[GONE, CLASH, (413, "the package is too large"), WRONG]),
@@ -196,7 +195,7 @@ async fn show(
 
 async fn upload(
     State(app): State<App>,
-    Parameters(how): Parameters<Upload>,
+    Parameters(how): Parameters<How>,
     request: Request,
 ) -> Result<Response, Problem> {
     Ok((StatusCode::CREATED, Json(install(&app, how, None, request).await?)).into_response())
@@ -205,7 +204,7 @@ async fn upload(
 async fn upgrade(
     State(app): State<App>,
     PathPart(id): PathPart,
-    Parameters(how): Parameters<Upload>,
+    Parameters(how): Parameters<How>,
     request: Request,
 ) -> Result<Json<Installed>, Problem> {
     let named = id.clone();
@@ -213,15 +212,19 @@ async fn upgrade(
     Ok(Json(install(&app, how, Some(id), request).await?))
 }
 
-async fn install(app: &App, how: Upload, id: Option<String>, request: Request) -> Result<Installed, Problem> {
-    let (parts, body) = request.into_parts();
-    if let Err(problem) = check_upload(app, &parts.headers) {
-        drain(body).await;
-        return Err(problem);
+async fn install(app: &App, how: How, id: Option<String>, request: Request) -> Result<Installed, Problem> {
+    let (parts, mut body) = request.into_parts();
+    check_upload(&app, &parts.headers)?;
+    let patience = Patience::new(&app);
+    let mut arriving = Upload::begin(&app).await?;
+    while let Some(frame) = patience.wait(body.frame()).await? {
+        let frame = frame.map_err(|error| Problem::bad_request(format!("the package broke off: {error}")))?;
+        if let Ok(piece) = frame.into_data() {
+            arriving.add(&piece).await?;
+        }
     }
-    let _turn = app.upload_turn().await?;
-    let package = receive(app, body).await?;
-    let Upload { force, isolation } = how;
+    let package = arriving.end().await?;
+    let How { force, isolation } = how;
     app.manage(move |host| {
         host.install(package.path(), &Install { settings: None, force, isolation, plugin: id.as_deref() })
     })
@@ -241,60 +244,6 @@ fn check_upload(app: &App, headers: &HeaderMap) -> Result<(), Problem> {
         return Err(too_large(app));
     }
     Ok(())
-}
-
-/// Refuses code that comes in over HTTP, where the operator doesn't want any.
-pub(in crate::server) fn refuse_uploads(app: &App) -> Result<(), Problem> {
-    if app.options.uploads {
-        return Ok(());
-    }
-    let detail = "this server takes no code over HTTP: neither packages nor handlers that run scripts";
-    Err(Problem::new(StatusCode::FORBIDDEN, detail))
-}
-
-fn too_large(app: &App) -> Problem {
-    let detail = format!("the package has more than {} bytes", app.host.package_limit());
-    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
-}
-
-/// Writes a body to a file of the home, piece by piece as it comes.
-async fn receive(app: &App, mut body: Body) -> Result<tempfile::NamedTempFile, Problem> {
-    let (file, mut writer) = receive_to_file(app).await?;
-    let most = app.host.package_limit();
-    let write = async {
-        let mut size = 0_u64;
-        while let Some(frame) =
-            timeout(Duration::from_secs(app.options.receive_s), body.frame()).await.map_err(|_| late())?
-        {
-            let frame = frame.map_err(|error| Problem::bad_request(format!("the package broke off: {error}")))?;
-            let Ok(piece) = frame.into_data() else { continue };
-            size += piece.len() as u64;
-            if size > most {
-                return Err(too_large(app));
-            }
-            writer.write_all(&piece).await.map_err(unwritable)?;
-        }
-        writer.flush().await.map_err(unwritable)
-    };
-    timeout(Duration::from_secs(app.options.upload_s), write).await.map_err(|_| late())??;
-    Ok(file)
-}
-
-/// A file of the home that a package can be written to; it is deleted when it is dropped.
-pub(in crate::server) async fn receive_to_file(
-    app: &App,
-) -> Result<(tempfile::NamedTempFile, tokio::fs::File), Problem> {
-    let file = app.manage(Host::upload_file).await??;
-    let writer = file.reopen().map_err(unwritable)?;
-    Ok((file, tokio::fs::File::from_std(writer)))
-}
-
-fn late() -> Problem {
-    Problem::new(StatusCode::REQUEST_TIMEOUT, "the package took too long to arrive")
-}
-
-fn unwritable(error: std::io::Error) -> Problem {
-    Problem::new(StatusCode::INSUFFICIENT_STORAGE, format!("the package can't be written to the home: {error}"))
 }
 
 async fn remove(

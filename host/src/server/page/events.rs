@@ -25,6 +25,9 @@ use crate::{
     },
 };
 
+/// Where the log's page asks by itself for what came since.
+pub(super) const LIVE: &str = "/log/rows";
+
 pub(super) fn router() -> Router<App> {
     Router::new()
         .route("/events", get(emit_page).post(emit))
@@ -33,7 +36,7 @@ pub(super) fn router() -> Router<App> {
         .route("/deliveries/{number}/redrive", post(|state, path, form| settle(state, path, form, true)))
         .route("/deliveries/{number}/discard", post(|state, path, form| settle(state, path, form, false)))
         .route("/log", get(log))
-        .route("/log/rows", get(log_rows))
+        .route(LIVE, get(log_rows))
 }
 
 #[derive(Clone, Default, Deserialize)]
@@ -89,7 +92,8 @@ async fn emit(State(app): State<App>, OwnForm { viewer, form }: OwnForm<EmitForm
         }
     };
     event.data = data;
-    let emitted = app.call(&form.event, move |host| -> Result<_, EventError> {
+    let key = format!("event {}", form.event);
+    let emitted = app.call(&key, None, move |host| -> Result<_, EventError> {
         event.data = host.before(&event)?;
         host.emit(&event)
     });

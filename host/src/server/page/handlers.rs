@@ -17,10 +17,10 @@ use super::{
 use crate::{
     EventError, EventInfo, Handler, HandlerFilter, HandlerStatus, Mode, OnFailure, Scope, Task,
     server::{
-        api::refuse_uploads,
         problem::Problem,
         request::{Parameters, PathPart},
         state::App,
+        upload::refuse_uploads,
     },
 };
 

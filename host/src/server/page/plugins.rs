@@ -9,7 +9,6 @@ use axum::{
     routing::{get, post},
 };
 use serde::Deserialize;
-use tokio::io::AsyncWriteExt as _;
 
 use super::{
     Failure, Frame,
@@ -21,10 +20,10 @@ use crate::{
     Host, HostError, Install, PluginDetails, PluginSummary, Resource, ResourceFilter, Scope, Status,
     package::{FieldKind, FormField, Manifest},
     server::{
-        api::{receive_to_file, refuse_uploads},
         problem::Problem,
         request::PathPart,
         state::App,
+        upload::{Patience, Upload, refuse_uploads},
     },
 };
 
@@ -148,16 +147,8 @@ async fn set_settings(
 }
 
 async fn upload(State(app): State<App>, viewer: Viewer, mut form: Multipart) -> Result<Response, Failure> {
-    let installed = match viewer.demand(&app, Scope::Manage) {
-        Ok(()) => install(&app, &viewer, &mut form).await,
-        Err(failure) => {
-            drain(&mut form).await;
-            return Err(failure);
-        }
-    };
-    if installed.is_err() {
-        drain(&mut form).await;
-    }
+    viewer.demand(&app, Scope::Manage)?;
+    let installed = install(&app, &viewer, &mut form).await;
     match installed {
         Ok(installed) => {
             let plugin = &installed.plugin;
@@ -182,64 +173,32 @@ async fn upload(State(app): State<App>, viewer: Viewer, mut form: Multipart) -> 
     }
 }
 
-/// Reads what is left of a form that nobody wants, as far as that is bearable: a browser that is still sending shows no answer.
-async fn drain(form: &mut Multipart) {
-    let rest = async {
-        let mut size = 0;
-        while let Ok(Some(mut field)) = form.next_field().await {
-            while let Ok(Some(piece)) = field.chunk().await {
-                size += piece.len();
-                if size > 16 * 1024 * 1024 {
-                    return;
-                }
-            }
-        }
-    };
-    let _ = tokio::time::timeout(std::time::Duration::from_secs(10), rest).await;
-}
-
 /// Takes a package from a form: first the form's mark, then the file.
 async fn install(app: &App, viewer: &Viewer, form: &mut Multipart) -> Result<crate::Installed, Problem> {
     refuse_uploads(app)?;
     let unreadable = |error: axum::extract::multipart::MultipartError| Problem::bad_request(error.body_text());
     let (mut is_own, mut force) = (false, false);
-    let limit = std::time::Duration::from_secs(app.options.upload_s);
-    let deadline = tokio::time::Instant::now() + limit;
-    let late = || Problem::new(StatusCode::REQUEST_TIMEOUT, "It took too long to arrive.");
-    loop {
-        let field = tokio::time::timeout_at(deadline, form.next_field()).await.map_err(|_| late())?;
-        let Some(mut field) = field.map_err(unreadable)? else { break };
+    let patience = Patience::new(app);
+    while let Some(mut field) = patience.wait(form.next_field()).await?.map_err(unreadable)? {
         let name = field.name().unwrap_or_default().to_owned();
         if name == "package" {
             if !is_own {
-                return Err(check_mark(app, viewer, "").err().unwrap_or_else(late));
+                check_mark(app, viewer, "")?;
             }
-            let _turn = app.upload_turn().await?;
-            let (file, mut writer) = receive_to_file(app).await?;
-            let mut size = 0_u64;
-            while let Some(piece) =
-                tokio::time::timeout_at(deadline, field.chunk()).await.map_err(|_| late())?.map_err(unreadable)?
-            {
-                size += piece.len() as u64;
-                if size > app.host.package_limit() {
-                    return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "It is too large."));
-                }
-                let written = writer.write_all(&piece).await;
-                written.map_err(|error| Problem::new(StatusCode::INSUFFICIENT_STORAGE, error.to_string()))?;
+            let mut arriving = Upload::begin(app).await?;
+            while let Some(piece) = patience.wait(field.chunk()).await?.map_err(unreadable)? {
+                arriving.add(&piece).await?;
             }
-            let flushed = writer.flush().await;
-            flushed.map_err(|error| Problem::new(StatusCode::INSUFFICIENT_STORAGE, error.to_string()))?;
-            if size == 0 {
+            if arriving.size() == 0 {
                 return Err(Problem::bad_request("No file was chosen."));
             }
+            let file = arriving.end().await?;
             let installed = app.manage(move |host| host.install(file.path(), &Install { force, ..Install::default() }));
             return Ok(installed.await??);
         }
         // The other fields are short.
         let mut text = Vec::new();
-        while let Some(piece) =
-            tokio::time::timeout_at(deadline, field.chunk()).await.map_err(|_| late())?.map_err(unreadable)?
-        {
+        while let Some(piece) = patience.wait(field.chunk()).await?.map_err(unreadable)? {
             text.extend_from_slice(&piece);
             if text.len() > 1_000 {
                 return Err(Problem::bad_request("The form has a field that is too long."));

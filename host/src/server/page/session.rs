@@ -61,14 +61,16 @@ impl Sessions {
         Some(name)
     }
 
-    /// The session of a name.
-    pub(super) fn find(&self, name: &str) -> Option<Session> {
+    /// The session of a name, and whether that is a use of it.
+    pub(super) fn find(&self, name: &str, is_use: bool) -> Option<Session> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (session, used) = all.get_mut(&<[u8; 32]>::from(Sha256::digest(name)))?;
         if used.elapsed() > IDLE {
             return None;
         }
-        *used = Instant::now();
+        if is_use {
+            *used = Instant::now();
+        }
         Some(session.clone())
     }
 

@@ -5,19 +5,21 @@ use axum::{
     Router,
     body::Body,
     extract::{FromRequest, FromRequestParts, Request, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use serde::{Deserialize, de::DeserializeOwned};
 
-use super::{Failure, Frame, Notice, go_to, show};
+use super::{Failure, Frame, Notice, events::LIVE, go_to, show};
 use crate::{
     Scope,
     server::{
-        auth, connections,
+        auth,
+        body::{is_of_type, read, read_form},
+        connections,
         problem::Problem,
-        request::{Peer, is_of_type, read, read_form},
+        request::Peer,
         state::App,
     },
 };
@@ -63,14 +65,15 @@ impl Viewer {
 
 /// The cookie's name. Where there is TLS, browsers see to it that nobody else sets one of this name.
 fn cookie_name(app: &App) -> &'static str {
-    if app.is_tls { "__Host-billhook" } else { "billhook" }
+    if app.is_secure() { "__Host-billhook" } else { "billhook" }
 }
 
-fn session_of(app: &App, headers: &HeaderMap) -> Option<Viewer> {
+/// Whoever looks, by their cookie. A request that a page makes by itself is no use of the session.
+fn session_of(app: &App, headers: &HeaderMap, is_use: bool) -> Option<Viewer> {
     let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
     let pairs = cookies.flat_map(|cookies| cookies.split(';')).filter_map(|pair| pair.trim().split_once('='));
     for (_, name) in pairs.filter(|(key, _)| *key == cookie_name(app)) {
-        let Some(session) = app.sessions.find(name) else { continue };
+        let Some(session) = app.sessions.find(name, is_use) else { continue };
         let is_open = app.options.insecure_no_auth;
         let scope = match &session.token {
             // A token that was removed, or has expired, ends what was begun with it.
@@ -89,10 +92,12 @@ impl FromRequestParts<App> for Viewer {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Response> {
         let to_login = || {
-            let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+            // What was posted isn't there to be looked at.
+            let path = parts.uri.path_and_query().filter(|_| parts.method == Method::GET);
+            let path = path.map_or("/", |path| path.as_str());
             go_to(&format!("/login?next={}", super::part_of_path(path)))
         };
-        let viewer = session_of(app, &parts.headers).ok_or_else(to_login)?;
+        let viewer = session_of(app, &parts.headers, parts.uri.path() != LIVE).ok_or_else(to_login)?;
         connections::keep(&parts.extensions).map_err(IntoResponse::into_response)?;
         Ok(viewer)
     }
@@ -116,7 +121,7 @@ impl<T: DeserializeOwned> FromRequest<App> for OwnForm<T> {
 
     async fn from_request(request: Request, app: &App) -> Result<Self, Response> {
         let (parts, body) = request.into_parts();
-        let Some(viewer) = session_of(app, &parts.headers) else {
+        let Some(viewer) = session_of(app, &parts.headers, true) else {
             return Err(go_to("/login"));
         };
         connections::keep(&parts.extensions).map_err(IntoResponse::into_response)?;
@@ -138,7 +143,7 @@ async fn parse<T: DeserializeOwned>(app: &App, viewer: &Viewer, headers: &Header
 
 /// Refuses a form that isn't one of the viewer's own.
 pub(super) fn check_mark(app: &App, viewer: &Viewer, csrf: &str) -> Result<(), Problem> {
-    let session = viewer.session.as_deref().and_then(|name| app.sessions.find(name));
+    let session = viewer.session.as_deref().and_then(|name| app.sessions.find(name, true));
     if session.is_some_and(|session| session.is_own_form(csrf)) {
         return Ok(());
     }
@@ -180,7 +185,7 @@ fn own_path(next: &str) -> &str {
 
 async fn login_page(State(app): State<App>, headers: HeaderMap, request: Request) -> Response {
     let Next { next } = serde_urlencoded::from_str(request.uri().query().unwrap_or_default()).unwrap_or_default();
-    if session_of(&app, &headers).is_some() {
+    if session_of(&app, &headers, true).is_some() {
         return go_to(own_path(&next));
     }
     if app.options.insecure_no_auth {
@@ -222,7 +227,7 @@ fn begin(app: &App, token: Option<String>, next: &str) -> Response {
 }
 
 fn set_cookie(app: &App, response: &mut Response, value: &str, more: &str) {
-    let secure = if app.is_tls { "; Secure" } else { "" };
+    let secure = if app.is_secure() { "; Secure" } else { "" };
     let cookie = format!("{}={value}; Path=/; HttpOnly; SameSite=Strict{secure}{more}", cookie_name(app));
     if let Ok(cookie) = HeaderValue::from_str(&cookie) {
         response.headers_mut().insert(header::SET_COOKIE, cookie);
