@@ -30,6 +30,9 @@ pub enum DatabaseError {
         /// The newest known format.
         known: String,
     },
+    /// A search was broken off.
+    #[error("the search took longer than {} s: ask for less", .0.as_secs())]
+    TooLong(Duration),
     /// A statement failed.
     #[error("the database failed: {0}")]
     Sql(#[from] rusqlite::Error),

@@ -63,6 +63,8 @@ pub use events::{
     BadEventName, BadHandler, EventInfo, EventKind, Handler, HandlerStatus, ListenerKind, Mode, NewEvent, OnFailure,
     RetryPolicy, Task, UnknownEvent,
 };
+#[cfg(any(feature = "command", feature = "server"))]
+pub use executions::parse_moment;
 pub use executions::{Execution, ExecutionFilter, ExecutionLogError, ExecutionStatus};
 pub use host::{Downgrade, EventError, HandlerFilter, Host, HostError, HostOptions, Install, Installed, Step};
 pub use ledger::{Delivery, DeliveryFilter, DeliveryStatus, Emitted, LedgerError};

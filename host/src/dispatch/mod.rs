@@ -215,7 +215,7 @@ impl Dispatcher {
         self.phases.note(Note {
             at: SystemTime::now(),
             event: Name::Hook(hook.name()),
-            object: object.unwrap_or_default().to_owned(),
+            object: brief(object.unwrap_or_default()).to_owned(),
             kind: ListenerKind::Plugin,
             listener: Arc::clone(slot.id()),
             attempt: 1,
@@ -387,6 +387,18 @@ impl Finder<'_> {
         }
     }
 }
+
+/// As much of an object's id as the log keeps: an id is short.
+pub(crate) fn brief(id: &str) -> &str {
+    let mut end = id.len().min(LONGEST_ID);
+    while !id.is_char_boundary(end) {
+        end -= 1;
+    }
+    &id[..end]
+}
+
+/// An object's id is no longer.
+pub(crate) const LONGEST_ID: usize = 1024;
 
 /// How a call that didn't go through is noted.
 pub(crate) fn status_of(error: &HookError) -> ExecutionStatus {

@@ -14,7 +14,7 @@ use billhook_plugin_api::{
 use serde::Serialize;
 use serde_json::Value;
 
-use super::HookError;
+use super::{HookError, brief};
 use crate::{
     events::{Answer, Called, Caller, Chain, Handler, LARGEST_DATA, ListenerKind, NewEvent, OnFailure},
     executions::{ExecutionLog, ExecutionStatus, Name, Note, Recorder},
@@ -144,7 +144,7 @@ impl Phases {
         self.note(Note {
             at: SystemTime::now(),
             event: Name::Event(event.name.clone()),
-            object: event.object_id.as_ref().map(|id| id.as_str().to_owned()).unwrap_or_default(),
+            object: event.object_id.as_ref().map(|id| brief(id.as_str()).to_owned()).unwrap_or_default(),
             kind: ListenerKind::Handler,
             listener: handler.name.as_str().into(),
             attempt: 1,

@@ -328,7 +328,8 @@ impl Slot {
         let row = &self.row;
         let message = match row.status {
             Status::NeedsSettings => {
-                format!("the plugin needs settings: {}", row.needs_settings.as_deref().unwrap_or_default())
+                // Why tells of the settings that it has, and they may be secrets: who may see them asks for it.
+                "the plugin needs settings".to_owned()
             }
             Status::Quarantined => row.quarantined.clone().unwrap_or_else(|| "in quarantine".to_owned()),
             Status::Disabled => "the plugin is disabled".to_owned(),

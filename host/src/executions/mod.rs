@@ -3,6 +3,8 @@
 //! Who calls a hook only puts a note into a queue of fixed length; a thread writes what is there, many at once. Where the queue
 //! is full, the note is dropped and counted. Deliveries wait for nobody, and their notes are written with what became of them.
 
+#[cfg(any(feature = "command", feature = "server"))]
+mod moment;
 mod search;
 
 use std::{
@@ -19,6 +21,8 @@ use std::{
 use rusqlite::{Connection, TransactionBehavior, params};
 use serde::Serialize;
 
+#[cfg(any(feature = "command", feature = "server"))]
+pub use moment::parse_moment;
 pub use search::ExecutionFilter;
 
 use crate::{
@@ -160,6 +164,13 @@ impl Default for Retention {
 #[error("the execution log (executions.db in the home) failed: {0}")]
 pub struct ExecutionLogError(#[from] DatabaseError);
 
+impl ExecutionLogError {
+    /// Whether it is a search that took too long, and nothing is wrong.
+    pub fn is_too_long(&self) -> bool {
+        matches!(self.0, DatabaseError::TooLong(_))
+    }
+}
+
 impl From<rusqlite::Error> for ExecutionLogError {
     fn from(error: rusqlite::Error) -> Self {
         ExecutionLogError(error.into())
@@ -194,11 +205,17 @@ CREATE TABLE dropped (
 ) STRICT;
 "];
 
+struct Open {
+    writer: Mutex<Connection>,
+    /// Searching may take long, and holds up nobody who writes: deliveries are settled behind what is noted of them.
+    searcher: Mutex<Connection>,
+}
+
 /// The log of a home. Opened when it is first needed.
 pub(crate) struct ExecutionLog {
     path: PathBuf,
     retention: Retention,
-    connection: OnceLock<Mutex<Connection>>,
+    open: OnceLock<Open>,
     opening: Mutex<()>,
     /// How many executions could not be written.
     lost: AtomicU64,
@@ -207,26 +224,34 @@ pub(crate) struct ExecutionLog {
 impl ExecutionLog {
     pub(crate) fn new(home: &Path, retention: Retention) -> Self {
         let path = home.join("executions.db");
-        let (connection, opening, lost) = (OnceLock::new(), Mutex::new(()), AtomicU64::new(0));
-        ExecutionLog { path, retention, connection, opening, lost }
+        let (open, opening, lost) = (OnceLock::new(), Mutex::new(()), AtomicU64::new(0));
+        ExecutionLog { path, retention, open, opening, lost }
     }
 
-    fn connection(&self) -> Result<MutexGuard<'_, Connection>, ExecutionLogError> {
-        if self.connection.get().is_none() {
+    fn open(&self) -> Result<&Open, ExecutionLogError> {
+        if self.open.get().is_none() {
             let _opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
-            if self.connection.get().is_none() {
-                let mut connection = database::connect(&self.path, Durability::Process)?;
-                database::prepare(&mut connection, &self.path, &FORMATS)?;
-                let _ = self.connection.set(Mutex::new(connection));
+            if self.open.get().is_none() {
+                let mut writer = database::connect(&self.path, Durability::Process)?;
+                database::prepare(&mut writer, &self.path, &FORMATS)?;
+                let searcher = database::connect(&self.path, Durability::Process)?;
+                let _ = self.open.set(Open { writer: Mutex::new(writer), searcher: Mutex::new(searcher) });
             }
         }
-        let connection = self.connection.get().ok_or(rusqlite::Error::InvalidQuery)?;
-        Ok(connection.lock().unwrap_or_else(PoisonError::into_inner))
+        Ok(self.open.get().ok_or(rusqlite::Error::InvalidQuery)?)
+    }
+
+    fn writer(&self) -> Result<MutexGuard<'_, Connection>, ExecutionLogError> {
+        Ok(self.open()?.writer.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn searcher(&self) -> Result<MutexGuard<'_, Connection>, ExecutionLogError> {
+        Ok(self.open()?.searcher.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Writes notes, and how many were dropped before them.
     pub(crate) fn write(&self, notes: &[Note], dropped: u64) -> Result<(), ExecutionLogError> {
-        let mut connection = self.connection()?;
+        let mut connection = self.writer()?;
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         {
             let mut insert = transaction.prepare_cached(
@@ -262,7 +287,7 @@ impl ExecutionLog {
 
     /// Deletes what is too old, and the oldest while the file is too large.
     pub(crate) fn trim(&self) -> Result<(), ExecutionLogError> {
-        if self.connection.get().is_none() && !self.path.exists() {
+        if self.open.get().is_none() && !self.path.exists() {
             return Ok(());
         }
         // In short steps, between which others get their turn.
@@ -274,7 +299,7 @@ impl ExecutionLog {
     fn trim_some(&self) -> Result<bool, ExecutionLogError> {
         const AT_ONCE: usize = 20_000;
         let before = now_ms().saturating_sub(i64::try_from(self.retention.age.as_millis()).unwrap_or(i64::MAX));
-        let mut connection = self.connection()?;
+        let mut connection = self.writer()?;
         let size: i64 = connection.query_row(
             "SELECT (page_count - freelist_count) * page_size
              FROM pragma_page_count, pragma_freelist_count, pragma_page_size",

@@ -1,9 +1,11 @@
 //! Searching the execution log.
 
-use rusqlite::params;
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, ErrorCode, params};
 
 use super::{Execution, ExecutionLog, ExecutionLogError, ExecutionStatus};
-use crate::events::ListenerKind;
+use crate::{database::DatabaseError, events::ListenerKind};
 
 /// Which executions are asked for; what is `None` doesn't matter.
 #[derive(Debug, Clone, Default)]
@@ -32,59 +34,75 @@ pub struct ExecutionFilter {
 
 impl ExecutionLog {
     /// Executions, the newest first, or the oldest first after an id.
+    ///
+    /// One that has to look at too much is broken off.
     pub(crate) fn search(&self, filter: &ExecutionFilter) -> Result<Vec<Execution>, ExecutionLogError> {
-        let connection = self.connection()?;
-        let order = if filter.after.is_some() { "ASC" } else { "DESC" };
-        let limit = if filter.limit == 0 { -1 } else { i64::try_from(filter.limit).unwrap_or(i64::MAX) };
-        // Only the conditions that are asked for, so that an index can serve them.
-        let conditions: String = [
-            (filter.event.is_some(), "event = ?1"),
-            (filter.listener.is_some(), "listener = ?2"),
-            (filter.status.is_some(), "status = ?3"),
-            (filter.object.is_some(), "object = ?4"),
-            (filter.delivery.is_some(), "delivery = ?5"),
-            (filter.since.is_some(), "date >= ?6"),
-            (filter.until.is_some(), "date < ?7"),
-            (filter.after.is_some(), "id > ?8"),
-            (filter.before.is_some(), "id < ?9"),
-        ]
-        .iter()
-        .filter(|(is_asked, _)| *is_asked)
-        .map(|(_, condition)| format!(" AND {condition}"))
-        .collect();
-        let mut statement = connection.prepare_cached(&format!(
-            "SELECT id, date, event, object, kind, listener, attempt, status, error, response, duration_us, delivery
-             FROM execution WHERE ?1 IS ?1 AND ?2 IS ?2 AND ?3 IS ?3 AND ?4 IS ?4 AND ?5 IS ?5 AND ?6 IS ?6 AND ?7 IS ?7
-             AND ?8 IS ?8 AND ?9 IS ?9{conditions} ORDER BY id {order} LIMIT ?10"
-        ))?;
-        let ExecutionFilter { event, listener, status, object, delivery, since, until, after, before, .. } = filter;
-        let status = status.map(ExecutionStatus::code);
-        let values = params![event, listener, status, object, delivery, since, until, after, before, limit];
-        let rows = statement.query_map(values, |row| {
-            let kind: String = row.get(4)?;
-            let duration: i64 = row.get(10)?;
-            Ok(Execution {
-                id: row.get(0)?,
-                date: row.get(1)?,
-                event: row.get(2)?,
-                object_id: row.get(3)?,
-                kind: ListenerKind::parse(&kind),
-                listener: row.get(5)?,
-                attempt: row.get(6)?,
-                status: ExecutionStatus::of(row.get(7)?),
-                error: row.get(8)?,
-                response: row.get(9)?,
-                duration_us: duration.unsigned_abs(),
-                delivery: row.get(11)?,
-            })
-        })?;
-        Ok(rows.collect::<Result<_, _>>()?)
+        let mut connection = self.searcher()?;
+        let end = Instant::now() + LONGEST;
+        connection.progress_handler(10_000, Some(move || Instant::now() >= end))?;
+        let found = find(&connection, filter);
+        connection.progress_handler(0, None::<fn() -> bool>)?;
+        found.map_err(|error| match error.sqlite_error_code() {
+            Some(ErrorCode::OperationInterrupted) => DatabaseError::TooLong(LONGEST).into(),
+            _ => error.into(),
+        })
     }
 
     /// How many calls were not noted because there were too many at once, as far as the log goes back.
     pub(crate) fn dropped(&self) -> Result<u64, ExecutionLogError> {
-        let connection = self.connection()?;
+        let connection = self.searcher()?;
         let sum = "SELECT coalesce(sum(count), 0) FROM dropped";
         Ok(connection.query_row(sum, (), |row| row.get::<_, i64>(0))?.unsigned_abs())
     }
+}
+
+/// The longest that a search may take.
+const LONGEST: Duration = Duration::from_secs(5);
+
+fn find(connection: &Connection, filter: &ExecutionFilter) -> rusqlite::Result<Vec<Execution>> {
+    let order = if filter.after.is_some() { "ASC" } else { "DESC" };
+    let limit = if filter.limit == 0 { -1 } else { i64::try_from(filter.limit).unwrap_or(i64::MAX) };
+    // Only the conditions that are asked for, so that an index can serve them.
+    let conditions: String = [
+        (filter.event.is_some(), "event = ?1"),
+        (filter.listener.is_some(), "listener = ?2"),
+        (filter.status.is_some(), "status = ?3"),
+        (filter.object.is_some(), "object = ?4"),
+        (filter.delivery.is_some(), "delivery = ?5"),
+        (filter.since.is_some(), "date >= ?6"),
+        (filter.until.is_some(), "date < ?7"),
+        (filter.after.is_some(), "id > ?8"),
+        (filter.before.is_some(), "id < ?9"),
+    ]
+    .iter()
+    .filter(|(is_asked, _)| *is_asked)
+    .map(|(_, condition)| format!(" AND {condition}"))
+    .collect();
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT id, date, event, object, kind, listener, attempt, status, error, response, duration_us, delivery
+             FROM execution WHERE ?1 IS ?1 AND ?2 IS ?2 AND ?3 IS ?3 AND ?4 IS ?4 AND ?5 IS ?5 AND ?6 IS ?6 AND ?7 IS ?7
+             AND ?8 IS ?8 AND ?9 IS ?9{conditions} ORDER BY id {order} LIMIT ?10"
+    ))?;
+    let ExecutionFilter { event, listener, status, object, delivery, since, until, after, before, .. } = filter;
+    let status = status.map(ExecutionStatus::code);
+    let values = params![event, listener, status, object, delivery, since, until, after, before, limit];
+    let rows = statement.query_map(values, |row| {
+        let kind: String = row.get(4)?;
+        let duration: i64 = row.get(10)?;
+        Ok(Execution {
+            id: row.get(0)?,
+            date: row.get(1)?,
+            event: row.get(2)?,
+            object_id: row.get(3)?,
+            kind: ListenerKind::parse(&kind),
+            listener: row.get(5)?,
+            attempt: row.get(6)?,
+            status: ExecutionStatus::of(row.get(7)?),
+            error: row.get(8)?,
+            response: row.get(9)?,
+            duration_us: duration.unsigned_abs(),
+            delivery: row.get(11)?,
+        })
+    })?;
+    rows.collect()
 }

@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::{Host, HostError};
 use crate::{
     delivery::{Deliverer, Wake, takes},
-    dispatch::{Forbidden, replace_data},
+    dispatch::{Forbidden, LONGEST_ID, replace_data},
     events::{
         BadEventName, BadHandler, EventInfo, EventNames, Handler, HandlerStatus, LARGEST_DATA, Listener, ListenerKind,
         Mode, NewEvent, Task, UnknownEvent,
@@ -53,6 +53,20 @@ pub enum EventError {
         event: String,
         /// What is wrong.
         problem: String,
+    },
+    /// Another event was recorded with the id.
+    #[error("the id {id} is that of another event, {event}")]
+    OtherEvent {
+        /// The id.
+        id: String,
+        /// The other event's name.
+        event: String,
+    },
+    /// There is no event of the operator's own of that name.
+    #[error("there is no event {name:?} that was added")]
+    NoOwnEvent {
+        /// The name.
+        name: String,
     },
     /// A before handler forbids it, or stands in the way.
     #[error(transparent)]
@@ -161,8 +175,7 @@ impl Host {
             return Err(EventError::EventInUse { name: name.to_owned(), handlers });
         }
         if !self.shared.registry.remove_event(name)? {
-            let problem = "it is none that was added".to_owned();
-            return Err(BadEventName { name: name.to_owned(), problem }.into());
+            return Err(EventError::NoOwnEvent { name: name.to_owned() });
         }
         Ok(self.refresh()?)
     }
@@ -204,6 +217,9 @@ impl Host {
         if data.len() > LARGEST_DATA {
             return Err(wrong(format!("its data has {} bytes; at most {LARGEST_DATA} are taken", data.len())));
         }
+        if event.object_id.as_ref().is_some_and(|id| id.as_str().len() > LONGEST_ID) {
+            return Err(wrong(format!("its object's id has more than {LONGEST_ID} bytes")));
+        }
         if carries_no_data && !is_empty(data) {
             return Err(wrong("this event carries no data".to_owned()));
         }
@@ -237,10 +253,15 @@ impl Host {
         emitted.pop().ok_or_else(|| EventError::Start(io::Error::other("nothing was emitted")))
     }
 
-    /// What was recorded of an event, by its id; `None` if it wasn't. Who emits an event again asks this first: its before
-    /// handlers had their say, and may say something else now.
-    pub fn recorded(&self, id: &str) -> Result<Option<Emitted>, EventError> {
-        Ok(self.shared.ledger.recorded(id)?)
+    /// What was recorded of an event, by its id, and the event as it was recorded; `None` if it wasn't. Who emits an event again
+    /// asks this first: its before handlers had their say, and may say something else now. An error if the id is another event's.
+    pub fn recorded(&self, event: &NewEvent) -> Result<Option<(Emitted, Event)>, EventError> {
+        let Some((emitted, recorded)) = self.shared.ledger.recorded(&event.id)? else { return Ok(None) };
+        let name = self.event(&event.name)?.name;
+        if recorded.name != name || recorded.object_id != event.object_id {
+            return Err(EventError::OtherEvent { id: event.id.clone(), event: recorded.name });
+        }
+        Ok(Some((emitted, recorded)))
     }
 
     /// Records several events at once: all of them or none.
@@ -460,7 +481,8 @@ impl Host {
         if !self.shared.ledger.exists() {
             return Ok(Vec::new());
         }
-        Ok(self.shared.ledger.list(filter)?)
+        let event = self.canonical(filter.event.as_deref())?;
+        Ok(self.shared.ledger.list(&DeliveryFilter { event, ..filter.clone() })?)
     }
 
     /// A delivery, its event, and what the execution log has of its attempts.
@@ -544,7 +566,16 @@ impl Host {
 
     /// Calls that were noted in the execution log.
     pub fn executions(&self, filter: &ExecutionFilter) -> Result<Vec<Execution>, EventError> {
-        Ok(self.shared.log.search(filter)?)
+        let event = self.canonical(filter.event.as_deref())?;
+        Ok(self.shared.log.search(&ExecutionFilter { event, ..filter.clone() })?)
+    }
+
+    /// The name of an event that is searched for, whatever spelling of it was given. What isn't known is searched for as it is: it
+    /// may have been.
+    fn canonical(&self, event: Option<&str>) -> Result<Option<String>, EventError> {
+        let Some(event) = event else { return Ok(None) };
+        let names = self.event_names()?;
+        Ok(Some(names.find(event).map_or_else(|_| event.to_owned(), |event| event.name)))
     }
 
     /// How many calls are not in the execution log because there were too many at once.

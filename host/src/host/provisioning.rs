@@ -51,6 +51,11 @@ impl Host {
         self.provisioning().sign_on(request)
     }
 
+    /// The add-ons that have a resource of an id.
+    pub fn resource_owners(&self, id: &str) -> Result<Vec<String>, ProvisioningError> {
+        Ok(self.shared.registry.owners(id)?)
+    }
+
     /// Resources that add-ons provisioned, the newest first.
     pub fn resources(&self, filter: &ResourceFilter) -> Result<Vec<Resource>, HostError> {
         Ok(self.shared.registry.resources(filter)?)

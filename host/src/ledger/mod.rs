@@ -102,6 +102,8 @@ pub struct Delivery {
     pub event_id: String,
     /// The name of the event.
     pub event: String,
+    /// When the event happened, as RFC 3339 has it.
+    pub date: String,
     /// The object that the event is about.
     pub object_id: Option<ObjectId>,
     /// What kind of listener it is for.
@@ -243,7 +245,7 @@ impl Ledger {
             let connection = self.reader()?;
             let mut statement = connection.prepare_cached(&format!("{SELECT}, d.event {FROM} WHERE d.number = ?1"))?;
             let now = steady_ms();
-            statement.query_row([number], |row| Ok((delivery(row, now)?, row.get::<_, i64>(11)?))).optional()?
+            statement.query_row([number], |row| Ok((delivery(row, now)?, row.get::<_, i64>(12)?))).optional()?
         };
         let Some((mut delivery, event)) = found else { return Ok(None) };
         delivery.waits_for = self.waits_for(number)?;
@@ -298,17 +300,23 @@ impl Ledger {
     }
 
     /// What was recorded of an event, by its id; none if it wasn't.
-    pub(crate) fn recorded(&self, id: &str) -> Result<Option<Emitted>, LedgerError> {
+    pub(crate) fn recorded(&self, id: &str) -> Result<Option<(Emitted, Event)>, LedgerError> {
         if !self.exists() {
             return Ok(None);
         }
-        let connection = self.reader()?;
-        let mut statement = connection.prepare_cached("SELECT number FROM event WHERE id = ?1")?;
-        let Some(number) = statement.query_row([id], |row| row.get::<_, i64>(0)).optional()? else { return Ok(None) };
-        let mut statement =
-            connection.prepare_cached("SELECT number FROM delivery WHERE event = ?1 ORDER BY number")?;
-        let deliveries = statement.query_map([number], |row| row.get(0))?.collect::<Result<_, _>>()?;
-        Ok(Some(Emitted { id: id.to_owned(), deliveries, is_repeated: true }))
+        let (number, deliveries) = {
+            let connection = self.reader()?;
+            let mut statement = connection.prepare_cached("SELECT number FROM event WHERE id = ?1")?;
+            let Some(number) = statement.query_row([id], |row| row.get::<_, i64>(0)).optional()? else {
+                return Ok(None);
+            };
+            let mut statement =
+                connection.prepare_cached("SELECT number FROM delivery WHERE event = ?1 ORDER BY number")?;
+            let deliveries = statement.query_map([number], |row| row.get(0))?.collect::<Result<_, _>>()?;
+            (number, deliveries)
+        };
+        let emitted = Emitted { id: id.to_owned(), deliveries, is_repeated: true };
+        Ok(self.event(number, 0)?.map(|event| (emitted, event)))
     }
 
     /// Whether a listener has deliveries that are neither done nor dead, and how many.
@@ -495,7 +503,7 @@ fn promote(
 
 const SELECT: &str =
     "SELECT d.number, e.id, e.name, e.object_id, d.kind, d.listener, d.state, d.attempts, d.due, d.held_until,
-    d.problem";
+    d.problem, e.date";
 const FROM: &str = "FROM delivery d JOIN event e ON e.number = d.event";
 
 fn delivery(row: &Row<'_>, now: i64) -> rusqlite::Result<Delivery> {
@@ -505,6 +513,7 @@ fn delivery(row: &Row<'_>, now: i64) -> rusqlite::Result<Delivery> {
         number: row.get(0)?,
         event_id: row.get(1)?,
         event: row.get(2)?,
+        date: row.get(11)?,
         object_id: object_id.as_deref().and_then(ObjectId::from_json),
         kind: ListenerKind::parse(&kind),
         listener: row.get(5)?,

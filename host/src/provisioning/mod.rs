@@ -79,6 +79,13 @@ pub struct SignOnRequest {
     pub login: SingleSignOn,
 }
 
+impl SignOnRequest {
+    /// Whether a time is near enough to now for a sign-on: five minutes at most.
+    pub fn is_recent(timestamp: &str) -> bool {
+        proof::is_recent(timestamp)
+    }
+}
+
 /// Where somebody who signed on is to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]

@@ -227,9 +227,11 @@ impl Registry {
     pub(crate) fn resources(&self, filter: &ResourceFilter) -> Result<Vec<Resource>, RegistryError> {
         let connection = self.main();
         let limit = if filter.limit == 0 { -1 } else { i64::try_from(filter.limit).unwrap_or(i64::MAX) };
+        // Only the conditions that are asked for, so that an index can serve them.
+        let of_addon = if filter.addon.is_some() { " AND addon = ?1" } else { "" };
+        let of_id = if filter.id.is_some() { " AND id = ?2" } else { "" };
         let mut statement = connection.prepare_cached(&format!(
-            "{SELECT} WHERE (?1 IS NULL OR addon = ?1) AND (?2 IS NULL OR id = ?2) AND number < ?3
-             ORDER BY number DESC LIMIT ?4"
+            "{SELECT} WHERE ?1 IS ?1 AND ?2 IS ?2 AND number < ?3{of_addon}{of_id} ORDER BY number DESC LIMIT ?4"
         ))?;
         let before = filter.before.unwrap_or(i64::MAX);
         let rows = statement.query_map(params![filter.addon, filter.id, before, limit], resource)?;

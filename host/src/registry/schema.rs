@@ -184,6 +184,7 @@ CREATE TABLE resource (
     UNIQUE (addon, uuid)
 ) STRICT;
 CREATE INDEX resource_id ON resource (id);
+CREATE INDEX resource_addon ON resource (addon, number);
 
 CREATE TABLE token (
     id TEXT PRIMARY KEY,

@@ -78,8 +78,7 @@ pub(super) async fn by_token(app: &App, text: &str, peer: IpAddr) -> Result<Clie
         return client;
     }
     must_not_wait(app, peer, UNKNOWN)?;
-    let looking = app.clone();
-    app.manage(move |_| looking.look()).await??;
+    app.look_for_stranger().await?;
     by_known_token(app, text, peer).unwrap_or_else(|| Err(wrong(app, peer, UNKNOWN)))
 }
 
@@ -147,9 +146,12 @@ fn is_foreign(app: &App, request: &Request) -> Option<&'static str> {
     if uri.path().trim_end_matches('/') == app.options.provisioning.sign_on_path {
         return None;
     }
-    // A page of another site can make a browser send what changes something, and can't hide where it comes from.
+    // A page of another site can make a browser send what changes something, and can't hide where it comes from. It may have a
+    // link that leads here.
     let is_cross_site = headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site");
-    let is_foreign_page = is_cross_site && !(method == Method::GET || method == Method::HEAD);
+    let is_link = headers.get("sec-fetch-mode").is_some_and(|mode| mode == "navigate")
+        && (method == Method::GET || method == Method::HEAD);
+    let is_foreign_page = is_cross_site && !is_link;
     let has_foreign_origin =
         headers.get_all(header::ORIGIN).iter().any(|origin| !is_same_origin(app, &text(origin), host));
     (is_foreign_page || has_foreign_origin).then_some("the request comes from a page of another site")
@@ -198,6 +200,6 @@ fn is_same_origin(app: &App, origin: &str, host: &str) -> bool {
         return true;
     }
     // A proxy may speak TLS for this server.
-    let is_scheme = scheme == "https" || (scheme == "http" && !app.is_tls);
+    let is_scheme = scheme == "https" || (scheme == "http" && !app.is_secure());
     is_scheme && named.eq_ignore_ascii_case(host)
 }

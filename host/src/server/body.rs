@@ -8,7 +8,7 @@ use std::{
 
 use axum::{
     body::{Body, Bytes},
-    extract::{FromRequest, Request},
+    extract::{FromRequest, OptionalFromRequest, Request},
     http::{HeaderMap, StatusCode, header},
 };
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
@@ -180,19 +180,26 @@ impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
         let bytes = json(request, app).await?;
         // A list would be taken for the fields in their order.
         match bytes.iter().find(|byte| !byte.is_ascii_whitespace()) {
-            Some(b'[') => Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "the body has to be an object")),
+            Some(b'[') => Err(Problem::bad_request("the body has to be an object")),
             _ => parse(&bytes).map(JsonBody),
         }
     }
 }
 
+/// A body that may be left out.
+impl<T: DeserializeOwned> OptionalFromRequest<App> for JsonBody<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, app: &App) -> Result<Option<Self>, Problem> {
+        if request.body().is_end_stream() {
+            return Ok(None);
+        }
+        <Self as FromRequest<App>>::from_request(request, app).await.map(Some)
+    }
+}
+
 /// Reads JSON.
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
-    serde_json::from_slice(bytes).map_err(|error| {
-        let status = match error.classify() {
-            serde_json::error::Category::Data => StatusCode::UNPROCESSABLE_ENTITY,
-            _ => StatusCode::BAD_REQUEST,
-        };
-        Problem::new(status, format!("the body can't be taken: {error}"))
-    })
+    // What can't be read is a mistake of the client's; 422 is for what is read and refused.
+    serde_json::from_slice(bytes).map_err(|error| Problem::bad_request(format!("the body can't be taken: {error}")))
 }

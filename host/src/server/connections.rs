@@ -189,7 +189,18 @@ impl Open {
 
 /// A peer as it is counted.
 fn counted(peer: SocketAddr) -> IpAddr {
-    peer.ip().to_canonical()
+    network(peer.ip())
+}
+
+/// The network that somebody has if they have an address: of version 6, they have the others of the last 64 bits, too.
+pub(super) fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            IpAddr::from([a, b, c, d, 0, 0, 0, 0])
+        }
+        address => address,
+    }
 }
 
 impl Connections {

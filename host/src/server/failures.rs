@@ -8,6 +8,8 @@ use std::{
     time::Instant,
 };
 
+use super::connections::network;
+
 /// Counts wrong guesses of each address, at each secret. A guess that was wrong leaks away in two seconds.
 #[derive(Debug)]
 pub(super) struct Failures {
@@ -61,7 +63,10 @@ impl Failures {
         if counts.len() >= LARGEST {
             counts.retain(|_, guesses| guesses.left() > 0.0);
             if counts.len() >= LARGEST {
-                // So many guess at once that it doesn't matter who is forgotten.
+                // Who guessed once or twice is forgotten before who guesses all the time.
+                counts.retain(|_, guesses| guesses.left() > 2.0);
+            }
+            if counts.len() >= LARGEST {
                 counts.clear();
             }
         }
@@ -77,17 +82,9 @@ impl Failures {
     }
 }
 
-/// Whoever has one address of a network of version 6 has the others of the last 64 bits, too.
 fn key(address: IpAddr, guessed: &str) -> (IpAddr, String) {
-    let address = match address.to_canonical() {
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            IpAddr::from([a, b, c, d, 0, 0, 0, 0])
-        }
-        address => address,
-    };
     let end = guessed.char_indices().nth(120).map_or(guessed.len(), |(at, _)| at);
-    (address, guessed[..end].to_owned())
+    (network(address), guessed[..end].to_owned())
 }
 
 #[cfg(test)]

@@ -144,6 +144,6 @@ fn router(app: &App) -> Router {
     metrics::add_to(&mut api);
     let (router, document) = api.finish();
     app.set_document(document);
-    let router = router.merge(page::router(app));
+    let router = router.merge(page::router());
     router.fallback(problem::not_found).method_not_allowed_fallback(problem::method_not_allowed).with_state(app.clone())
 }

@@ -70,7 +70,8 @@ pub(super) fn operation(
     summary: &'static str,
 ) -> Operation {
     let scope = scope.into();
-    let mut described = OperationBuilder::new().tag(tag).summary(Some(summary));
+    let mut described =
+        OperationBuilder::new().tag(tag).summary(Some(summary)).operation_id(Some(id_of(&method, path)));
     described = match scope {
         Some(scope) => described.security(SecurityRequirement::new("token", [scope.name()])),
         None => described.securities(Some([])),
@@ -86,11 +87,30 @@ pub(super) fn operation(
     Operation { method, path, scope, described, schemas: Vec::new() }
 }
 
+/// The name of an operation, for clients that are made from the document: `post_hooks_hook`.
+fn id_of(method: &Method, path: &str) -> String {
+    let path = path.strip_prefix("/api/v1").unwrap_or(path);
+    // One with a closing slash is another operation.
+    let path = path.strip_suffix('/').map_or_else(|| path.to_owned(), |path| format!("{path}_slash"));
+    let words = path.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    let words = words.fold(method.as_str().to_ascii_lowercase(), |id, word| format!("{id}_{word}"));
+    words.trim_end_matches("_json").to_owned()
+}
+
+/// Whether a schema is that of a type, and not a list or a text.
+fn is_named(schema: &Schema) -> bool {
+    match schema {
+        Schema::Object(object) => !object.properties.is_empty(),
+        Schema::AllOf(_) | Schema::OneOf(_) => true,
+        _ => false,
+    }
+}
+
 fn reference<T: ToSchema>(schemas: &mut Schemas) -> RefOr<Schema> {
     T::schemas(schemas);
     // Lists and the like have no name of their own.
     match T::schema() {
-        RefOr::T(Schema::Object(object)) if !object.properties.is_empty() => {
+        RefOr::T(schema) if is_named(&schema) => {
             let name = T::name().into_owned();
             schemas.push((name.clone(), T::schema()));
             RefOr::Ref(Ref::from_schema_name(name))
@@ -121,11 +141,10 @@ impl Operation {
         let body = RequestBodyBuilder::new().content("application/json", content).required(Some(Required::True));
         self.described = self.described.request_body(Some(body.build()));
         self.fails(&[
-            (400, "the body is no JSON"),
+            (400, "the body is no JSON, or its fields can't be read"),
             (408, "the body took too long to arrive"),
             (413, "the body is too large"),
             (415, "the body isn't declared as JSON"),
-            (422, "the body's fields can't be taken"),
         ])
     }
 
@@ -142,6 +161,17 @@ impl Operation {
             (415, "it isn't declared as a zip"),
             (507, "it can't be kept"),
         ])
+    }
+
+    /// It takes a form.
+    pub(super) fn takes_form<T: ToSchema>(mut self) -> Self {
+        let schema = reference::<T>(&mut self.schemas);
+        let content = ContentBuilder::new().schema(Some(schema)).build();
+        let body = RequestBodyBuilder::new()
+            .content("application/x-www-form-urlencoded", content)
+            .required(Some(Required::True));
+        self.described = self.described.request_body(Some(body.build()));
+        self
     }
 
     /// It is for an add-on's platform.

@@ -138,7 +138,7 @@ pub enum ServerOptionsError {
 impl ServerOptions {
     /// How many threads a runtime needs for what blocks, at most.
     pub fn blocking_threads(&self) -> usize {
-        self.calls + MANAGEMENT + 16
+        self.calls + MANAGEMENT + SEARCHES + 16
     }
 
     /// How many open files a process needs for it, at most: connections, and what calls and databases open.
@@ -170,6 +170,9 @@ impl ServerOptions {
             if !path.starts_with('/') || path.ends_with('/') || path.contains("//") || !path.chars().all(is_plain) {
                 return wrong(name, "it has to begin with / and not to end with one, of letters, digits and -._~/");
             }
+            if path.split('/').any(|part| part == "." || part == "..") {
+                return wrong(name, "it has to have no parts that are . or ..");
+            }
             let taken = [
                 "/api",
                 "/assets",
@@ -193,6 +196,10 @@ impl ServerOptions {
         if sign_on_path == base_path || sign_on_path.starts_with(&format!("{base_path}/resources")) {
             return wrong("provisioning.sign_on_path", "resources are there");
         }
+        // With a scheme or a path it would never be what a client names.
+        if self.hosts.iter().any(|host| host.is_empty() || host.contains('/') || host.contains(char::is_whitespace)) {
+            return wrong("hosts", "each has to be a name or an address, with a port where it isn't the usual one");
+        }
         let is_url = |url: &String| url.starts_with("http://") || url.starts_with("https://");
         if self.public_url.as_ref().is_some_and(|url| !is_url(url) || url.ends_with('/')) {
             return wrong("public_url", "it has to begin with http:// or https:// and not to end with /");
@@ -203,3 +210,5 @@ impl ServerOptions {
 
 /// So many requests that manage or look may be under way at once.
 pub(super) const MANAGEMENT: usize = 32;
+/// So many searches.
+pub(super) const SEARCHES: usize = 2;

@@ -5,7 +5,7 @@ use std::{any::Any, time::Duration};
 use axum::{
     Json,
     extract::State,
-    http::{HeaderValue, Method, StatusCode, Uri, header},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
 use billhook_plugin_api::ErrorKind;
@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
-use super::{provisioning, state::App};
+use super::{page, provisioning, state::App};
 use crate::{
     BundleError, EventError, HookError, HostError, ProvisioningError, UsageError,
     package::{CheckErrors, ManifestError},
@@ -132,7 +132,10 @@ impl IntoResponse for Problem {
     }
 }
 
-pub(super) async fn not_found(State(app): State<App>, uri: Uri) -> Response {
+pub(super) async fn not_found(State(app): State<App>, headers: HeaderMap, uri: Uri) -> Response {
+    if let Some(page) = page::nowhere(&app, &headers, uri.path()) {
+        return page;
+    }
     let problem = Problem::new(StatusCode::NOT_FOUND, format!("there is nothing at {}", uri.path()));
     provisioning::as_asked(&app, uri.path(), problem)
 }
@@ -194,7 +197,16 @@ impl From<HostError> for Problem {
             HostError::SettingsNotJson(_) => StatusCode::BAD_REQUEST,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        let problem = Problem::new(status, detail);
+        let nevertheless = match &error {
+            HostError::InUse { .. } | HostError::UsageUnsent { .. } => {
+                "; nothing was removed, which force=true does nevertheless"
+            }
+            HostError::OtherAuthor { .. } | HostError::OtherSpelling { .. } | HostError::OthersResources { .. } => {
+                "; force=true installs it nevertheless"
+            }
+            _ => "",
+        };
+        let problem = Problem::new(status, detail + nevertheless);
         match &error {
             HostError::Package(errors) => problem.with("errors", package_errors(errors)),
             _ => problem,
@@ -217,12 +229,15 @@ impl From<EventError> for Problem {
     fn from(error: EventError) -> Self {
         let detail = error.to_string();
         let status = match error {
-            EventError::NoHandler { .. } | EventError::NoDelivery { .. } => StatusCode::NOT_FOUND,
+            EventError::NoHandler { .. } | EventError::NoDelivery { .. } | EventError::NoOwnEvent { .. } => {
+                StatusCode::NOT_FOUND
+            }
             EventError::Unknown(_) | EventError::BadName(_) | EventError::Data { .. } | EventError::BadHandler(_) => {
                 StatusCode::UNPROCESSABLE_ENTITY
             }
             EventError::EventExists { .. }
             | EventError::EventInUse { .. }
+            | EventError::OtherEvent { .. }
             | EventError::HandlerExists { .. }
             | EventError::HandlerInUse { .. }
             | EventError::Delivery { .. } => StatusCode::CONFLICT,
@@ -233,6 +248,7 @@ impl From<EventError> for Problem {
                 return problem.with("handler", forbidden.handler).with("outcome", "refused");
             }
             EventError::Host(error) => return error.into(),
+            EventError::Log(ref error) if error.is_too_long() => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Problem::new(status, detail)

@@ -26,7 +26,7 @@ use super::{
     request::{self, Peer},
     state::App,
 };
-use crate::{Host, ProvisioningError, ResourceFilter, SignOnRequest};
+use crate::{Host, ProvisioningError, SignOnRequest};
 
 const TAG: &str = "add-ons";
 const BASIC: &str = "Basic realm=\"billhook\", charset=\"UTF-8\"";
@@ -104,6 +104,10 @@ struct Created {
     message: Option<String>,
 }
 
+/// A resource that was deleted: nothing is left to be told.
+#[derive(Debug, Serialize, ToSchema)]
+struct Gone {}
+
 /// A resource that was changed.
 #[derive(Debug, Serialize, ToSchema)]
 struct Changed {
@@ -115,7 +119,7 @@ impl Operation {
     /// It is for an add-on's platform, which reads messages.
     fn answers_platforms(self) -> Self {
         [
-            (400, "the body is no JSON object"),
+            (400, "the body is no JSON object, or its fields can't be read"),
             (401, "wrong credentials, or none"),
             (408, "the body took too long to arrive"),
             (413, "the body is too large"),
@@ -127,6 +131,23 @@ impl Operation {
         ]
         .into_iter()
         .fold(self.for_platforms(), |operation, (status, text)| operation.answers::<Message>(status, text))
+    }
+}
+
+impl Operation {
+    fn answers_signed_on(self) -> Self {
+        [
+            (400, "the form can't be read"),
+            (403, "nobody vouches for them, or it is too long ago"),
+            (408, "the form took too long to arrive"),
+            (413, "the form is too large"),
+            (415, "the body isn't declared as a form"),
+            (429, "too many wrong tokens came from there"),
+            (500, "the add-on failed"),
+            (503, "the add-on can't now"),
+        ]
+        .into_iter()
+        .fold(self, |operation, (status, text)| operation.answers::<Message>(status, text))
     }
 }
 
@@ -158,7 +179,7 @@ pub(super) fn add_to(api: &mut Api) {
         api.add(
             operation(Method::DELETE, path(end), None, TAG, "A customer removed the add-on")
                 .describe(described)
-                .answers_plain(200, "it is gone")
+                .answers::<Gone>(200, "it is gone")
                 .answers::<Message>(404, "the add-on has no such resource")
                 .answers_platforms(),
             delete,
@@ -168,11 +189,10 @@ pub(super) fn add_to(api: &mut Api) {
     for path in [sign_on_path, Box::leak(format!("{sign_on_path}/").into_boxed_str())] {
         api.add(
             operation(Method::POST, path, None, TAG, "A platform sends somebody to see their resource")
-                .describe(
-                    "A form: id, token, timestamp, nav-data, email, app. token is the SHA-1 of id:salt:timestamp.",
-                )
+                .describe("The token is the hexadecimal SHA-1 of id:salt:timestamp.")
+                .takes_form::<SignOnForm>()
                 .answers_plain(302, "to where the add-on shows the resource, with the cookie heroku-nav-data")
-                .answers::<Message>(403, "nobody vouches for them, or it is too long ago"),
+                .answers_signed_on(),
             sign_on,
         );
     }
@@ -245,7 +265,6 @@ async fn asked(app: &App, headers: &HeaderMap, body: Body) -> Result<AddonReques
     let bad = |detail: String| Refusal(Problem::bad_request(detail));
     let whole: Map<String, Value> =
         serde_json::from_slice(&bytes).map_err(|error| bad(format!("the body is no JSON object: {error}")))?;
-    // A plan that is a number, or the like, is the client's mistake, and no reason to say that it isn't JSON.
     let request: ResourceRequest = parse(&bytes)?;
     let body = Document::from_value(&whole).map_err(|error| bad(error.to_string()))?;
     let ResourceRequest { cloudcontrol_id, heroku_id, uuid, plan, region, callback_url, options } = request;
@@ -290,28 +309,34 @@ async fn update(State(app): State<App>, request: Request) -> Result<Json<Changed
     Ok(Json(Changed { config: resource.config }))
 }
 
-async fn delete(State(app): State<App>, request: Request) -> Result<Json<Map<String, Value>>, Refusal> {
+async fn delete(State(app): State<App>, request: Request) -> Result<Json<Gone>, Refusal> {
     let (parts, _) = request.into_parts();
     let addon = addon(&app, &parts).await?;
     let id = id_of(&parts.uri)?;
     let (key, limit) = (key(&app, &addon), limit(&app, &addon, Hook::AddonDelete));
     app.call(&key, limit, move |host| host.delete_resource(&addon, &id)).await??;
-    Ok(Json(Map::new()))
+    Ok(Json(Gone {}))
 }
 
 /// The form of single sign-on.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(default)]
 struct SignOnForm {
+    /// The add-on's id of the resource.
     id: String,
+    /// The hexadecimal SHA-1 of `id:salt:timestamp`.
     token: String,
+    /// When the platform sent them, in seconds since 1970.
     timestamp: String,
+    /// What the platform's bar at the top of the page is made of.
     #[serde(rename = "nav-data")]
     nav_data: String,
     /// The same, as some clients spell it.
     #[serde(rename = "nav_data")]
     nav_data_too: String,
+    /// Whom it sent.
     email: String,
+    /// Their application.
     app: String,
 }
 
@@ -322,17 +347,25 @@ async fn sign_on(State(app): State<App>, Peer(peer): Peer, request: Request) -> 
         serde_urlencoded::from_bytes(&bytes).map_err(|error| Problem::bad_request(error.to_string()))?;
     let SignOnForm { id, token, timestamp, nav_data, nav_data_too, email, app: application } = form;
     let nav_data = if nav_data.is_empty() { nav_data_too } else { nav_data };
-    // The salt of each resource's add-on is guessed for itself.
-    let guessed = format!("sign-on {id}");
-    if let Some(seconds) = app.failures.must_wait(peer, &guessed) {
+    let nobody = || Problem::new(StatusCode::FORBIDDEN, "nobody vouches for this sign-on, or it is too old");
+    // One that comes too late is none, whoever vouches for it.
+    if !SignOnRequest::is_recent(&timestamp) {
+        return Err(nobody().into());
+    }
+    // The salt of each resource's add-on is guessed for itself, and so are the ids of resources.
+    let (guessed, unknown) = (format!("sign-on {id}"), "sign-on");
+    let waits = [&*guessed, unknown].map(|guessed| app.failures.must_wait(peer, guessed));
+    if let Some(seconds) = waits.into_iter().flatten().max() {
         return Err(
             Problem::busy(StatusCode::TOO_MANY_REQUESTS, "too many wrong tokens came from there", seconds).into()
         );
     }
-    let nobody = || Problem::new(StatusCode::FORBIDDEN, "nobody vouches for this sign-on, or it is too old");
-    let filter = ResourceFilter { id: Some(id.clone()), limit: 1, ..ResourceFilter::default() };
-    let found = app.manage(move |host| host.resources(&filter)).await??;
-    let Some(addon) = found.into_iter().next().map(|resource| resource.addon) else { return Err(nobody().into()) };
+    let asked = id.clone();
+    let owners = app.manage(move |host| host.resource_owners(&asked)).await??;
+    let Some(addon) = owners.into_iter().next() else {
+        app.failures.note(peer, unknown, None);
+        return Err(nobody().into());
+    };
     let login = SingleSignOn { email, app: application, nav_data: nav_data.clone() };
     let request = SignOnRequest { id, token, timestamp, login };
     let (key, limit) = (key(&app, &addon), limit(&app, &addon, Hook::AddonSingleSignOn));

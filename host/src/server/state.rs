@@ -1,7 +1,7 @@
 //! What all requests share.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     fmt,
     net::SocketAddr,
     ops::Deref,
@@ -17,8 +17,13 @@ use tokio::{
 };
 
 use super::{
-    Metrics, ServerOptions, failures::Failures, metrics::RouteCounters, operation::Document, options::MANAGEMENT,
-    page::Sessions, problem::Problem,
+    Metrics, ServerOptions,
+    failures::Failures,
+    metrics::RouteCounters,
+    operation::Document,
+    options::{MANAGEMENT, SEARCHES},
+    page::Sessions,
+    problem::Problem,
 };
 use crate::{EventError, Host, HostError, Token, UsageError};
 
@@ -39,6 +44,10 @@ pub(super) struct Shared {
     calls: Arc<Semaphore>,
     by_plugin: Mutex<HashMap<String, Arc<Semaphore>>>,
     management: Arc<Semaphore>,
+    /// Searches of what may be long: they keep neither those that manage waiting, nor all processors busy.
+    searches: Arc<Semaphore>,
+    /// Looks into the registry for whoever is unknown: one at a time.
+    strangers: Arc<Semaphore>,
     uploads: Arc<Semaphore>,
     tokens: ArcSwap<Tokens>,
     document: OnceLock<Document>,
@@ -87,6 +96,8 @@ impl Shared {
             calls: Arc::new(Semaphore::new(options.calls)),
             by_plugin: Mutex::default(),
             management: Arc::new(Semaphore::new(MANAGEMENT)),
+            searches: Arc::new(Semaphore::new(SEARCHES)),
+            strangers: Arc::new(Semaphore::new(1)),
             uploads: Arc::new(Semaphore::new(2)),
             tokens: ArcSwap::default(),
             document: OnceLock::new(),
@@ -186,7 +197,23 @@ impl App {
         work: impl FnOnce(&Host) -> T + Send + 'static,
     ) -> Result<T, Problem> {
         let turn = turn(&self.management, "too many requests that manage are under way").await?;
-        self.run(work, (turn, None), None).await
+        self.run(work, vec![turn], None).await
+    }
+
+    /// Searches what may be long, on a thread for that, when it is its turn.
+    pub(super) async fn search<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Host) -> T + Send + 'static,
+    ) -> Result<T, Problem> {
+        let turn = turn(&self.searches, "too many searches are under way").await?;
+        self.run(work, vec![turn], None).await
+    }
+
+    /// Looks what changed in the registry, for whoever brings a token that isn't known here.
+    pub(super) async fn look_for_stranger(&self) -> Result<(), Problem> {
+        let turn = turn(&self.strangers, "too many tokens that nobody knows came in").await?;
+        let looking = self.clone();
+        Ok(self.run(move |_| looking.look(), vec![turn], None).await??)
     }
 
     /// Takes the turn of an upload, which lasts as long as the answer lives.
@@ -202,11 +229,27 @@ impl App {
         limit: Option<Duration>,
         work: impl FnOnce(&Host) -> T + Send + 'static,
     ) -> Result<T, Problem> {
-        // First that of the plugin: those that wait for one that hangs hold nothing that others need.
-        let own = self.of_plugin(plugin);
-        let own = turn(&own, "too many calls of this plugin are under way").await?;
-        let turn = turn(&self.calls, "too many calls are under way").await?;
-        self.run(work, (turn, Some(own)), limit).await
+        self.call_all([plugin], limit, work).await
+    }
+
+    /// The same with several plugins, one after the other.
+    pub(super) async fn call_all<T: Send + 'static>(
+        &self,
+        plugins: impl IntoIterator<Item = &str>,
+        limit: Option<Duration>,
+        work: impl FnOnce(&Host) -> T + Send + 'static,
+    ) -> Result<T, Problem> {
+        // First those of the plugins: who waits for one that hangs holds nothing that others need. In their order, so that no two
+        // wait for each other.
+        let plugins: BTreeSet<&str> = plugins.into_iter().collect();
+        let mut turns = Vec::with_capacity(plugins.len() + 1);
+        for plugin in plugins {
+            let own = self.of_plugin(plugin);
+            let detail = || format!("too many calls of {plugin:?} are under way");
+            turns.push(turn_or(&own, detail).await?);
+        }
+        turns.push(turn(&self.calls, "too many calls are under way").await?);
+        self.run(work, turns, limit).await
     }
 
     fn of_plugin(&self, plugin: &str) -> Arc<Semaphore> {
@@ -227,7 +270,7 @@ impl App {
     async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Host) -> T + Send + 'static,
-        turns: (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>),
+        turns: Vec<OwnedSemaphorePermit>,
         limit: Option<Duration>,
     ) -> Result<T, Problem> {
         let host = Arc::clone(&self.host);
@@ -254,9 +297,13 @@ fn unknown(detail: &str) -> Problem {
 }
 
 async fn turn(of: &Arc<Semaphore>, problem: &str) -> Result<OwnedSemaphorePermit, Problem> {
+    turn_or(of, || problem.to_owned()).await
+}
+
+async fn turn_or(of: &Arc<Semaphore>, problem: impl Fn() -> String) -> Result<OwnedSemaphorePermit, Problem> {
     if let Ok(turn) = Arc::clone(of).try_acquire_owned() {
         return Ok(turn);
     }
-    let busy = || Problem::busy(StatusCode::SERVICE_UNAVAILABLE, problem, 1);
+    let busy = || Problem::busy(StatusCode::SERVICE_UNAVAILABLE, problem(), 1);
     timeout(TURN, Arc::clone(of).acquire_owned()).await.map_err(|_| busy())?.map_err(|_| busy())
 }

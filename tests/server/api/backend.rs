@@ -120,8 +120,8 @@ fn a_hook_that_does_not_go_through_tells_who_refused_what_and_when_to_try_again(
     refused(server.post(ACQUISITION, &json!({"asset_t": "Healthy"})), 400, "takes \"asset\", which is missing");
     let without = json!({"asset": asset("Healthy"), "order": Order { contracts: Vec::new(), ..order() }});
     refused(server.post(ACQUISITION, &without), 400, "takes \"contract\", which is missing");
-    refused(server.post(ACQUISITION, &json!({"asset": 1})), 422, "the body can't be taken");
-    refused(server.post(ACQUISITION, &json!({"assets": []})), 422, "unknown field `assets`");
+    refused(server.post(ACQUISITION, &json!({"asset": 1})), 400, "the body can't be taken");
+    refused(server.post(ACQUISITION, &json!({"assets": []})), 400, "unknown field `assets`");
     for (kind, body, status) in [
         ("application/json", "{\"asset\":".to_owned(), 400),
         ("application/json", String::new(), 400),
@@ -177,7 +177,7 @@ fn every_asset_of_a_contract_is_told_whatever_the_others_say() {
         "\"contract\" is missing, and the order has not just one",
     );
     server.post(ACQUIRED, &json!({"order": two, "contract": contract})).is(200);
-    refused(server.post(ACQUIRED, &json!({"assets": both})), 422, "missing field `order`");
+    refused(server.post(ACQUIRED, &json!({"assets": both})), 400, "missing field `order`");
     let refreshed = server.post(REFRESHED, &json!({"order": order(), "assets": both}));
     refused(refreshed, 503, "this server has no usage API");
 }

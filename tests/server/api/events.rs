@@ -22,7 +22,7 @@ fn events_are_asked_for_recorded_once_and_told() {
     let gate = json!({"name": "gate", "event": "clients.create", "mode": "before", "task": http("/change")});
     server.post(list, &gate).is(201);
     refused(server.post(list, &gate), 409, "there is a handler \"gate\" already");
-    refused(server.post(list, &json!({"name": "x", "event": "clients.create"})), 422, "has to have a \"task\"");
+    refused(server.post(list, &json!({"name": "x", "event": "clients.create"})), 422, "\"task\" is missing");
     let names = |query: &str| -> Vec<Value> {
         let found = server.get(&format!("{list}{query}")).is(200).json();
         found.as_array().expect("a list").iter().map(|handler| handler["name"].clone()).collect()
@@ -39,8 +39,15 @@ fn events_are_asked_for_recorded_once_and_told() {
     wait_for("the handler to be told", || handlers.calls().iter().any(|call| call.path == "/tell"));
     let call = handlers.calls().into_iter().find(|call| call.path == "/tell").expect("it is there");
     assert_eq!((call.at("/data"), call.at("/event/object_id")), (told, json!(7)));
-    let again = emit(&event).is(201).json();
-    assert_eq!((&again["is_repeated"], &again["deliveries"]), (&json!(true), &first["deliveries"]));
+    let again = emit(&event).is(200).json();
+    let expected = (&json!(true), &first["deliveries"], &first["data"]);
+    assert_eq!((&again["is_repeated"], &again["deliveries"], &again["data"]), expected);
+    // Another event with the same id isn't taken for the same.
+    for other in [json!({"event": "clients.update"}), json!({"event": "clients.create", "data": {"id": 8}})] {
+        let other = json!({"event": other["event"], "data": other["data"], "id": event["id"]});
+        refused(emit(&other), 409, "is that of another event, clients.create");
+    }
+    refused(emit(&json!({"event": "clients.create", "object_id": "x".repeat(2000)})), 422, "more than 1024 bytes");
 
     let change = |body: Value| server.ask("PATCH", &format!("{list}/gate"), Some(&body));
     let other = json!({"event": "clients.create", "object_id": "8"});
@@ -107,12 +114,17 @@ fn deliveries_and_the_log_are_walked_and_dead_letters_redriven_or_given_up() {
     wait_for("all to be dead", || count("/api/v1/deliveries?status=dead") == Some(5));
     assert_eq!(numbers(&walk(&server, deliveries), "number"), [10, 9, 8, 7, 6, 5, 4, 3, 2, 1], "the newest first");
     assert_eq!(count("/api/v1/deliveries?listener=bad&object=3"), Some(1));
+    assert_eq!(count("/api/v1/deliveries?event=Clients%20Create"), Some(10), "whatever spelling of it");
+    assert_eq!(count("/api/v1/executions?event=Clients%20Create&since=1h"), Some(10));
+    assert_eq!(count("/api/v1/executions?until=2026-01-31"), Some(0));
     for (query, detail) in [
         ("deliveries?status=nope", "there is no status \"nope\"; there are waiting, running, done, dead, discarded"),
         ("deliveries?limit=0", "limit has to be 1 to 1000"),
         ("executions?limit=1001", "limit has to be 1 to 1000"),
         ("deliveries?cursor=x", "cursor"),
         ("executions?nothing=1", "unknown field `nothing`"),
+        ("executions?since=1795630204", "too small for milliseconds since 1970"),
+        ("executions?until=soon", "until can't be taken: write a date like"),
     ] {
         refused(server.get(&format!("/api/v1/{query}")), 400, detail);
     }

@@ -225,9 +225,9 @@ fn a_body_that_is_no_json_or_says_nonsense_is_refused_with_a_message() {
         (declared, r#""free""#, 400),
         (declared, r#"{"plan": "free"} {}"#, 400),
         (declared, long.as_str(), 400),
-        (declared, r#"{"plan": 7}"#, 422),
-        (declared, r#"{"heroku_id": [1]}"#, 422),
-        (declared, r#"{"uuid": {}}"#, 422),
+        (declared, r#"{"plan": 7}"#, 400),
+        (declared, r#"{"heroku_id": [1]}"#, 400),
+        (declared, r#"{"uuid": {}}"#, 400),
     ] {
         for (method, path) in [("POST", RESOURCES.to_owned()), ("PUT", at("res-u-1"))] {
             let answer = ask_with(method, &path, content_type, body);

@@ -2,13 +2,13 @@
 
 use std::{thread, time::Duration};
 
-use billhook::{Execution, ExecutionFilter, ExecutionStatus, Host};
+use billhook::{Execution, ExecutionFilter, ExecutionStatus, Host, parse_moment};
 use clap::ValueEnum;
 
 use crate::{
     Global, listdeliveries,
     output::{Output, rows},
-    times::{date, moment, took},
+    times::{date, took},
 };
 
 #[derive(clap::Args)]
@@ -26,10 +26,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "ID")]
     object: Option<String>,
     /// Not before this: a date, or how long ago, such as 15m
-    #[arg(long, value_name = "TIME", value_parser = moment)]
+    #[arg(long, value_name = "TIME", value_parser = parse_moment)]
     since: Option<i64>,
     /// Before this: a date, or how long ago
-    #[arg(long, value_name = "TIME", value_parser = moment)]
+    #[arg(long, value_name = "TIME", value_parser = parse_moment)]
     until: Option<i64>,
     /// At most so many, the newest; 0 for all
     #[arg(long, value_name = "NUMBER", default_value_t = 100)]

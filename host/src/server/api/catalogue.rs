@@ -14,7 +14,7 @@ use crate::{
     server::{
         operation::{Api, operation},
         problem::Problem,
-        request::PathPart,
+        request::{PathPart, UNRESERVED},
         state::App,
     },
 };
@@ -97,10 +97,7 @@ fn asset_type(details: &PluginDetails, base: &str) -> Option<AssetType> {
     }
     let form = manifest.get("form").filter(|form| form.as_object().is_some_and(|form| !form.is_empty())).cloned();
     Some(AssetType {
-        href: format!(
-            "{base}{TYPES}/{}",
-            percent_encoding::utf8_percent_encode(&summary.id, percent_encoding::NON_ALPHANUMERIC)
-        ),
+        href: format!("{base}{TYPES}/{}", percent_encoding::utf8_percent_encode(&summary.id, UNRESERVED)),
         id: summary.id.clone(),
         name: summary.name.clone(),
         author: summary.author.clone(),

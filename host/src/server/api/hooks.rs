@@ -26,6 +26,8 @@ use crate::{
 };
 
 const TAG: &str = "backend";
+/// An asset's id is no longer.
+const LONGEST_ID: usize = 1024;
 
 /// What a hook came to.
 #[derive(Debug, Serialize, ToSchema)]
@@ -203,6 +205,7 @@ async fn call(
     JsonBody(objects): JsonBody<HookObjects>,
 ) -> Result<Json<Outcome>, Problem> {
     let hook = hook(&name)?;
+    objects.asset.as_ref().map_or(Ok(()), check_id)?;
     let own = objects.asset.as_ref().map(|asset| asset.resource_type.as_str());
     let asset_type = match hook {
         Hook::OnPreProductSpecValidation | Hook::GetUsageSpecs => objects.asset_t.as_deref().or(own),
@@ -272,18 +275,27 @@ impl Notification {
             let detail = "\"assets\" is missing, and the contract's offering has no asset";
             return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
         }
+        assets.iter().try_for_each(check_id)?;
         let offering = contract.offering.off_id.clone();
         Ok((order, contract, Expanded { offering, assets }))
     }
 }
 
 impl Expanded {
-    /// The plugin that stands for those that are called, the first asset's, and the longest that all may take.
-    fn plugin(&self, app: &App, hook: Hook) -> (String, Duration) {
+    /// The plugins that are called, and the longest that all may take.
+    fn plugins(&self, app: &App, hook: Hook) -> (Vec<String>, Duration) {
         let plugins: Vec<String> = self.assets.iter().map(|asset| plugin_of(app, &asset.resource_type)).collect();
         let longest = plugins.iter().filter_map(|plugin| app.host.longest_call(plugin, hook)).sum();
-        (plugins.into_iter().next().unwrap_or_default(), longest)
+        (plugins, longest)
     }
+}
+
+/// Refuses an asset whose id is none: the log keeps ids, and whoever looks at it gets them.
+fn check_id(asset: &Asset) -> Result<(), Problem> {
+    if asset.id.len() <= LONGEST_ID {
+        return Ok(());
+    }
+    Err(Problem::bad_request(format!("the asset's id has more than {LONGEST_ID} bytes")))
 }
 
 async fn notify(
@@ -292,8 +304,8 @@ async fn notify(
     hook: Hook,
 ) -> Result<Json<Notified>, Problem> {
     let (order, contract, catalogue) = body.parts()?;
-    let (plugin, longest) = catalogue.plugin(&app, hook);
-    let told = app.call(&plugin, Some(longest), move |host| match hook {
+    let (plugins, longest) = catalogue.plugins(&app, hook);
+    let told = app.call_all(plugins.iter().map(String::as_str), Some(longest), move |host| match hook {
         Hook::OnProductSuspension => host.product_suspended(&order, &contract, &catalogue),
         _ => host.product_acquired(&order, &contract, &catalogue),
     });
@@ -318,8 +330,10 @@ impl AssetOutcome {
 async fn refresh(State(app): State<App>, JsonBody(body): JsonBody<Notification>) -> Result<Json<Refreshed>, Problem> {
     let (order, contract, catalogue) = body.parts()?;
     // However long it takes to send all documents.
-    let (plugin, _) = catalogue.plugin(&app, Hook::GetPendingAccounting);
-    let refreshed = app.call(&plugin, None, move |host| host.usage_refreshed(&order, &contract, &catalogue)).await??;
+    let (plugins, _) = catalogue.plugins(&app, Hook::GetPendingAccounting);
+    let plugins = plugins.iter().map(String::as_str);
+    let refreshed =
+        app.call_all(plugins, None, move |host| host.usage_refreshed(&order, &contract, &catalogue)).await??;
     let UsageRefreshed { outcomes, correlation_number, last_usage, sent, unsent, failure } = refreshed;
     let outcomes = outcomes.into_iter().map(|outcome| match outcome.result {
         Ok(usage) => AssetOutcome {
@@ -344,6 +358,7 @@ async fn use_asset(
     PathPart(id): PathPart,
     JsonBody(InUse { resource_type }): JsonBody<InUse>,
 ) -> Result<StatusCode, Problem> {
+    check_id(&Asset { id: id.clone(), ..Asset::default() })?;
     let is_known = app.manage(move |host| host.use_asset(&id, &resource_type).map(|known| (known, resource_type)));
     match is_known.await?.map_err(|error: HostError| Problem::from(error))? {
         (true, _) => Ok(StatusCode::NO_CONTENT),

@@ -1,7 +1,9 @@
 //! The API under `/api/v1`, and the two views of asset types that the Business API Ecosystem has.
 
 mod catalogue;
+mod deliveries;
 mod events;
+mod handlers;
 mod hooks;
 mod plugins;
 
@@ -21,6 +23,8 @@ use utoipa::{
     },
 };
 
+pub(super) use plugins::hide_reason;
+
 use super::{
     operation::{Api, operation},
     problem::Problem,
@@ -30,7 +34,7 @@ use super::{
 /// A part of a list.
 #[derive(Debug, Serialize)]
 pub(super) struct Page<T> {
-    /// The newest first.
+    /// The newest first, mostly.
     items: Vec<T>,
     /// What `cursor` has to be to go on; none behind the last.
     next: Option<i64>,
@@ -40,7 +44,7 @@ pub(super) struct Page<T> {
 impl<T: ToSchema> PartialSchema for Page<T> {
     fn schema() -> RefOr<Schema> {
         let item = Ref::from_schema_name(T::name());
-        let items = ArrayBuilder::new().items(item).description(Some("The newest first."));
+        let items = ArrayBuilder::new().items(item).description(Some("The newest first, unless said otherwise."));
         let next = ObjectBuilder::new()
             .schema_type(SchemaType::from_iter([Type::Integer, Type::Null]))
             .description(Some("What `cursor` has to be to go on; none behind the last."));
@@ -86,6 +90,8 @@ pub(super) fn add_to(api: &mut Api) {
     plugins::add_to(api);
     hooks::add_to(api);
     events::add_to(api);
+    handlers::add_to(api);
+    deliveries::add_to(api);
     catalogue::add_to(api);
     api.add(
         operation(Method::GET, "/api/v1/openapi.json", None, "server", "This document")

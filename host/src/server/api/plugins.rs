@@ -189,8 +189,16 @@ async fn show(
     let mut details = app.manage(move |host| host.show(&id)).await??;
     if client.scope < Scope::Manage {
         details.settings = Value::Null;
+        hide_reason(&mut details);
     }
     Ok(Json(details))
+}
+
+/// Takes away why a plugin needs settings: what it says may quote them.
+pub(in crate::server) fn hide_reason(details: &mut PluginDetails) {
+    if let Some(reason) = &mut details.needs_settings {
+        "who manages sees why".clone_into(reason);
+    }
 }
 
 async fn upload(
@@ -214,9 +222,9 @@ async fn upgrade(
 
 async fn install(app: &App, how: How, id: Option<String>, request: Request) -> Result<Installed, Problem> {
     let (parts, mut body) = request.into_parts();
-    check_upload(&app, &parts.headers)?;
-    let patience = Patience::new(&app);
-    let mut arriving = Upload::begin(&app).await?;
+    check_upload(app, &parts.headers)?;
+    let patience = Patience::new(app);
+    let mut arriving = Upload::begin(app).await?;
     while let Some(frame) = patience.wait(body.frame()).await? {
         let frame = frame.map_err(|error| Problem::bad_request(format!("the package broke off: {error}")))?;
         if let Ok(piece) = frame.into_data() {
@@ -257,8 +265,9 @@ async fn remove(
 async fn downgrade(
     State(app): State<App>,
     PathPart(id): PathPart,
-    JsonBody(DowngradeBody { version, settings }): JsonBody<DowngradeBody>,
+    body: Option<JsonBody<DowngradeBody>>,
 ) -> Result<Json<PluginSummary>, Problem> {
+    let DowngradeBody { version, settings } = body.map(|JsonBody(body)| body).unwrap_or_default();
     let settings = settings.map(|settings| settings.to_string());
     let downgraded = app.manage(move |host| {
         host.downgrade(&id, &Downgrade { version: version.as_deref(), settings: settings.as_deref() })

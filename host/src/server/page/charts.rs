@@ -8,6 +8,7 @@ use crate::server::{
 /// What a plugin did in the last hour.
 pub(super) struct PluginHour {
     pub(super) plugin: String,
+    pub(super) is_installed: bool,
     pub(super) calls: u64,
     pub(super) failures: u64,
     /// The mean of all calls, and the longest one.
@@ -66,7 +67,7 @@ fn chart(
 }
 
 /// All plugins that were called in the last hour.
-pub(super) fn last_hour(app: &App) -> Vec<PluginHour> {
+pub(super) fn last_hour(app: &App, is_installed: impl Fn(&str) -> bool) -> Vec<PluginHour> {
     let Some(metrics) = &app.metrics else { return Vec::new() };
     let count: fn(f64) -> String = |value| format!("{value:.0}");
     let hour = |(plugin, minutes): (String, Vec<Minute>)| {
@@ -81,7 +82,15 @@ pub(super) fn last_hour(app: &App) -> Vec<PluginHour> {
             chart("Mean duration", "durations", &minutes, mean, seconds),
         ];
         let mean = seconds(all / f64::max(1.0, calls as f64));
-        PluginHour { plugin, calls, failures, mean, longest: seconds(longest), charts }
+        PluginHour {
+            is_installed: is_installed(&plugin),
+            plugin,
+            calls,
+            failures,
+            mean,
+            longest: seconds(longest),
+            charts,
+        }
     };
     metrics.last_hour().into_iter().map(hour).collect()
 }

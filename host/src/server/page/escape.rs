@@ -31,8 +31,10 @@ impl Escaper for Visible {
 
 /// Characters that are not seen and change what is.
 fn is_hidden(c: char) -> bool {
-    let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
-    c.is_control() || turns
+    let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    // Two joiners between U+200B and U+2060 are letters' own, and stay.
+    let is_nothing = matches!(c, '\u{200b}' | '\u{2060}'..='\u{2064}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}');
+    c.is_control() || turns || is_nothing
 }
 
 #[cfg(test)]
@@ -42,8 +44,11 @@ mod tests {
     #[test]
     fn nothing_is_read_as_html_and_nothing_is_hidden() {
         let mut shown = String::new();
-        let hostile = "<b a='1'>\"&\u{1b}[31m\u{202e}txt\u{7}\n\u{85}é";
+        let hostile = "<b a='1'>\"&\u{1b}[31m\u{202e}txt\u{7}\n\u{85}é\u{200b}\u{e0041}";
         Visible.write_escaped_str(&mut shown, hostile).expect("written");
-        assert_eq!(shown, "&lt;b a=&#39;1&#39;&gt;&quot;&amp;\u{fffd}[31m\u{fffd}txt\u{fffd}\n\u{fffd}é");
+        assert_eq!(
+            shown,
+            "&lt;b a=&#39;1&#39;&gt;&quot;&amp;\u{fffd}[31m\u{fffd}txt\u{fffd}\n\u{fffd}é\u{fffd}\u{fffd}"
+        );
     }
 }

@@ -12,12 +12,12 @@ use billhook_plugin_api::{Json as Document, data::ObjectId};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Failure, Frame, go_to, moment, show, took,
+    Failure, Frame, asked, go_to, moment, show, took,
     viewer::{OwnForm, Viewer},
 };
 use crate::{
     Delivery, DeliveryFilter, DeliveryStatus, EventError, EventInfo, Execution, ExecutionFilter, ExecutionStatus,
-    NewEvent, Scope,
+    NewEvent, Scope, parse_moment,
     server::{
         problem::Problem,
         request::{Parameters, PathPart},
@@ -31,7 +31,7 @@ pub(super) const LIVE: &str = "/log/rows";
 pub(super) fn router() -> Router<App> {
     Router::new()
         .route("/events", get(emit_page).post(emit))
-        .route("/deliveries", get(deliveries))
+        .route("/deliveries", get(deliveries).post(settle_all))
         .route("/deliveries/{number}", get(delivery))
         .route("/deliveries/{number}/redrive", post(|state, path, form| settle(state, path, form, true)))
         .route("/deliveries/{number}/discard", post(|state, path, form| settle(state, path, form, false)))
@@ -120,11 +120,20 @@ struct Search {
     listener: String,
     status: String,
     object: String,
+    since: String,
+    until: String,
     cursor: String,
 }
 
-fn asked(text: &str) -> Option<String> {
-    Some(text.trim().to_owned()).filter(|text| !text.is_empty())
+impl Search {
+    fn is_empty(&self) -> bool {
+        self.status.is_empty() && !self.is_searched()
+    }
+
+    /// Whether anything but the status is asked for, for which there are shortcuts.
+    fn is_searched(&self) -> bool {
+        [&self.event, &self.listener, &self.object, &self.since, &self.until].into_iter().any(|text| !text.is_empty())
+    }
 }
 
 /// So many are on a page.
@@ -142,9 +151,17 @@ struct DeliveriesPage {
 
 /// The address of what comes behind the last, with the same search.
 fn next_page(path: &str, search: &Search, last: i64) -> String {
-    let Search { event, listener, status, object, .. } = search;
+    let Search { event, listener, status, object, since, until, .. } = search;
     let last = last.to_string();
-    let query = [("event", event), ("listener", listener), ("status", status), ("object", object), ("cursor", &last)];
+    let query = [
+        ("event", event),
+        ("listener", listener),
+        ("status", status),
+        ("object", object),
+        ("since", since),
+        ("until", until),
+        ("cursor", &last),
+    ];
     let query = serde_urlencoded::to_string(query.iter().filter(|(_, value)| !value.is_empty()).collect::<Vec<_>>());
     format!("{path}?{}", query.unwrap_or_default())
 }
@@ -163,7 +180,7 @@ async fn deliveries(
         limit: ON_PAGE + 1,
         ..DeliveryFilter::default()
     };
-    let found = app.manage(move |host| host.deliveries(&filter)).await;
+    let found = app.search(move |host| host.deliveries(&filter)).await;
     let found = found.map_err(|problem| Failure::of(&app, &viewer, problem))?;
     let mut deliveries = found.map_err(|error| Failure::of(&app, &viewer, error))?;
     let is_more = deliveries.len() > ON_PAGE;
@@ -217,6 +234,35 @@ async fn settle(
         Err(error) => viewer.tell(&app, error.to_string(), true),
     }
     Ok(go_to(&format!("/deliveries/{number}")))
+}
+
+/// Several deliveries at once: those of a page.
+#[derive(Deserialize)]
+struct SettleForm {
+    numbers: String,
+    what: String,
+}
+
+async fn settle_all(
+    State(app): State<App>,
+    OwnForm { viewer, form }: OwnForm<SettleForm>,
+) -> Result<Response, Failure> {
+    viewer.demand(&app, Scope::Manage)?;
+    let numbers: Vec<i64> =
+        form.numbers.split_whitespace().take(ON_PAGE).filter_map(|text| text.parse().ok()).collect();
+    let again = form.what == "redrive";
+    let settled = app.manage(move |host| {
+        let settle = |number: &i64| if again { host.redrive(*number) } else { host.discard(*number) };
+        let (done, failed): (Vec<_>, Vec<_>) = numbers.iter().map(settle).partition(Result::is_ok);
+        (done.len(), failed.into_iter().find_map(Result::err))
+    });
+    let (done, failure) = settled.await.map_err(|problem| Failure::of(&app, &viewer, problem))?;
+    let text = format!("{done} {}.", if again { "are attempted again" } else { "were given up" });
+    match failure {
+        None => viewer.tell(&app, text, false),
+        Some(error) => viewer.tell(&app, format!("{text} Not all could be: {error}"), true),
+    }
+    Ok(go_to("/deliveries?status=dead"))
 }
 
 /// A line of the log, as it is shown.
@@ -273,16 +319,24 @@ struct LogPage {
     /// The query by which the script asks for what comes.
     query: String,
     next: Option<String>,
+    /// So many calls are not in it.
+    dropped: u64,
 }
 
-fn filter(search: &Search) -> ExecutionFilter {
-    ExecutionFilter {
+/// What a search asks of the log, or what is wrong with it.
+fn filter(search: &Search) -> Result<ExecutionFilter, String> {
+    let moment = |name: &str, text: &str| {
+        asked(text).map(|text| parse_moment(&text)).transpose().map_err(|problem| format!("{name}: {problem}"))
+    };
+    Ok(ExecutionFilter {
+        since: moment("Since", &search.since)?,
+        until: moment("Until", &search.until)?,
         event: asked(&search.event),
         listener: asked(&search.listener),
         object: asked(&search.object),
         status: ExecutionStatus::ALL.iter().copied().find(|status| status.name() == search.status),
         ..ExecutionFilter::default()
-    }
+    })
 }
 
 async fn log(
@@ -291,45 +345,49 @@ async fn log(
     Parameters(search): Parameters<Search>,
 ) -> Result<Response, Failure> {
     let before = search.cursor.parse().ok();
-    let wanted = ExecutionFilter { before, limit: ON_PAGE + 1, ..filter(&search) };
+    let (asked, problem) = match filter(&search) {
+        Ok(filter) => (filter, None),
+        Err(problem) => (ExecutionFilter::default(), Some(problem)),
+    };
+    let wanted = ExecutionFilter { before, limit: ON_PAGE + 1, ..asked };
     let all = ExecutionFilter { limit: 1, ..ExecutionFilter::default() };
-    let found = app.manage(move |host| Ok::<_, EventError>((host.executions(&all)?, host.executions(&wanted)?))).await;
+    let found = app
+        .search(move |host| {
+            Ok::<_, EventError>((host.executions(&all)?, host.executions(&wanted)?, host.dropped_executions()?))
+        })
+        .await;
     let found = found.map_err(|problem| Failure::of(&app, &viewer, problem))?;
-    let (newest, mut executions) = found.map_err(|error| Failure::of(&app, &viewer, error))?;
+    let (newest, mut executions, dropped) = found.map_err(|error| Failure::of(&app, &viewer, error))?;
     let is_more = executions.len() > ON_PAGE;
     executions.truncate(ON_PAGE);
     let next = executions.last().filter(|_| is_more).map(|last| next_page("/log", &search, last.id));
     // An older part stays as it is.
-    let query = if before.is_none() { next_page("/log/rows", &search, 0) } else { String::new() };
+    let query = if before.is_none() { next_page(LIVE, &search, 0) } else { String::new() };
     let newest = newest.first().map_or(0, |execution| execution.id);
-    let frame = Frame::new(&app, "Execution log", "log", viewer);
+    let mut frame = Frame::new(&app, "Execution log", "log", viewer);
+    let mut status = StatusCode::OK;
+    if let Some(problem) = problem {
+        (frame, status) = (frame.with_error(problem), StatusCode::BAD_REQUEST);
+    }
     let rows = executions.iter().map(Row::of).collect();
     let statuses = ExecutionStatus::ALL;
-    Ok(show(StatusCode::OK, &LogPage { frame, rows, search, statuses, newest, query, next }))
+    Ok(show(status, &LogPage { frame, rows, search, statuses, newest, query, next, dropped }))
 }
 
 /// What came since: for the script.
 #[derive(Deserialize)]
-struct Since {
+struct After {
     after: i64,
-    #[serde(default)]
-    event: String,
-    #[serde(default)]
-    listener: String,
-    #[serde(default)]
-    status: String,
-    #[serde(default)]
-    object: String,
 }
 
 async fn log_rows(
     State(app): State<App>,
     _viewer: Viewer,
-    Parameters(since): Parameters<Since>,
+    Parameters(After { after }): Parameters<After>,
+    Parameters(search): Parameters<Search>,
 ) -> Result<Json<Vec<Row>>, Problem> {
-    let Since { after, event, listener, status, object } = since;
-    let search = Search { event, listener, status, object, cursor: String::new() };
-    let wanted = ExecutionFilter { after: Some(after), limit: 200, ..filter(&search) };
-    let executions = app.manage(move |host| host.executions(&wanted)).await??;
+    let asked = filter(&search).map_err(Problem::bad_request)?;
+    let wanted = ExecutionFilter { after: Some(after), limit: 200, ..asked };
+    let executions = app.search(move |host| host.executions(&wanted)).await??;
     Ok(Json(executions.iter().map(Row::of).collect()))
 }

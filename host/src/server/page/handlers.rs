@@ -11,7 +11,7 @@ use axum::{
 use serde::Deserialize;
 
 use super::{
-    Failure, Frame, go_to, part_of_path, show,
+    Failure, Frame, asked, go_to, part_of_path, show,
     viewer::{OwnForm, Viewer},
 };
 use crate::{
@@ -51,8 +51,10 @@ struct HandlersPage {
     search: Search,
 }
 
-fn asked(text: &str) -> Option<String> {
-    Some(text.trim().to_owned()).filter(|text| !text.is_empty())
+impl Search {
+    fn is_empty(&self) -> bool {
+        [&self.name, &self.event, &self.kind, &self.status].into_iter().all(String::is_empty)
+    }
 }
 
 fn status(name: &str) -> Option<HandlerStatus> {
@@ -94,6 +96,11 @@ struct HandlerForm {
     attempts: String,
     on_failure: String,
     secret: String,
+    /// Names of variables, with spaces between them.
+    environment: String,
+    /// Whether there is a key; not from the form.
+    #[serde(skip)]
+    is_signed: bool,
 }
 
 #[derive(Template)]
@@ -124,6 +131,8 @@ impl HandlerForm {
             attempts: handler.retry.attempts.to_string(),
             on_failure: handler.on_failure.name().to_owned(),
             secret: String::new(),
+            environment: handler.environment.join(" "),
+            is_signed: handler.secret.is_some(),
         }
     }
 
@@ -156,6 +165,7 @@ impl HandlerForm {
         number(&self.priority, "The priority", &mut handler.priority)?;
         number(&self.deadline_ms, "The deadline", &mut handler.deadline_ms)?;
         number(&self.attempts, "The number of attempts", &mut handler.retry.attempts)?;
+        handler.environment = self.environment.split_whitespace().map(str::to_owned).collect();
         if let Some(secret) = asked(&self.secret) {
             handler.secret = Some(secret);
         }
@@ -197,15 +207,20 @@ async fn edit(State(app): State<App>, viewer: Viewer, PathPart(name): PathPart) 
     form_page(&app, viewer, HandlerForm::of(&handler), Some(name), None).await
 }
 
-fn check(app: &App, form: &HandlerForm) -> Result<(), Problem> {
-    if form.kind == "script" { refuse_uploads(app) } else { Ok(()) }
+/// Refuses scripts where no code may come in over HTTP; one that is there may be switched off.
+fn check(app: &App, form: &HandlerForm, present: Option<&Handler>) -> Result<(), Problem> {
+    let is_there = present.is_some_and(|present| {
+        let HandlerForm { environment, .. } = HandlerForm::of(present);
+        present.task == form.task() && environment == form.environment.split_whitespace().collect::<Vec<_>>().join(" ")
+    });
+    if form.kind == "script" && !is_there { refuse_uploads(app) } else { Ok(()) }
 }
 
 async fn add(State(app): State<App>, OwnForm { viewer, form }: OwnForm<HandlerForm>) -> Result<Response, Failure> {
     viewer.demand(&app, Scope::Manage)?;
     let mut handler = Handler::new(form.name.trim(), "", Task::Http(String::new()));
     let filled = form.apply(&mut handler).map_err(|text| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, text));
-    let added = match check(&app, &form).and(filled) {
+    let added = match check(&app, &form, None).and(filled) {
         Ok(()) => app.manage(move |host| host.add_handler(&handler)).await.and_then(|added| Ok(added?)),
         Err(problem) => Err(problem),
     };
@@ -228,7 +243,12 @@ async fn save(
     // What can't be read is told before anything changes.
     let readable = form.apply(&mut Handler::new("", "", Task::Http(String::new())));
     let readable = readable.map_err(|text| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, text));
-    let saved = match check(&app, &form).and(readable) {
+    let known = name.clone();
+    let present = app.manage(move |host| host.handler(&known)).await;
+    let present = present.map_err(|problem| Failure::of(&app, &viewer, problem))?;
+    let present = present.map_err(|error| Failure::of(&app, &viewer, error))?;
+    let form = HandlerForm { is_signed: present.secret.is_some(), ..form };
+    let saved = match check(&app, &form, Some(&present)).and(readable) {
         Ok(()) => {
             let change = move |handler: &mut Handler| {
                 let _ = filled.apply(handler);

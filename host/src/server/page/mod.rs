@@ -9,13 +9,14 @@ mod events;
 mod handlers;
 mod plugins;
 mod reference;
+mod resources;
 mod session;
 mod viewer;
 
 use askama::Template;
 use axum::{
     Router,
-    http::{HeaderName, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{Html, IntoResponse, Response},
     routing::get,
 };
@@ -23,20 +24,20 @@ use axum::{
 pub(super) use session::Sessions;
 use viewer::Viewer;
 
-use super::{problem::Problem, state::App};
+use super::{problem::Problem, request::UNRESERVED, state::App};
 
 /// What a page may load and do: its own files, and nothing else.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
                       form-action 'self'; base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'";
 
-pub(super) fn router(app: &App) -> Router<App> {
-    let _ = app;
+pub(super) fn router() -> Router<App> {
     Router::new()
         .merge(viewer::router())
         .merge(plugins::router())
         .merge(handlers::router())
         .merge(events::router())
         .merge(reference::router())
+        .merge(resources::router())
         .route("/assets/page.css", get(|| async { file("text/css; charset=utf-8", include_str!("static/page.css")) }))
         .route(
             "/assets/page.js",
@@ -104,7 +105,7 @@ fn go_to(path: &str) -> Response {
 
 /// A name as a part of an address.
 fn part_of_path(name: &str) -> String {
-    percent_encoding::utf8_percent_encode(name, percent_encoding::NON_ALPHANUMERIC).to_string()
+    percent_encoding::utf8_percent_encode(name, UNRESERVED).to_string()
 }
 
 /// A page that tells why there is none.
@@ -133,12 +134,30 @@ impl IntoResponse for Failure {
     }
 }
 
+/// Whoever follows a link that leads nowhere sees a page.
+pub(super) fn nowhere(app: &App, headers: &HeaderMap, path: &str) -> Option<Response> {
+    let accepted = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let is_page = accepted.contains("text/html") && !path.starts_with("/api/") && !path.starts_with("/charging/");
+    let viewer = viewer::session_of(app, headers, true).unwrap_or_default();
+    is_page.then(|| {
+        Failure::of(app, &viewer, Problem::new(StatusCode::NOT_FOUND, "There is nothing here.")).into_response()
+    })
+}
+
+/// What a field of a search asks for; nothing if it is empty.
+fn asked(text: &str) -> Option<String> {
+    Some(text.trim().to_owned()).filter(|text| !text.is_empty())
+}
+
+/// The seconds of a date as RFC 3339 has it.
+fn seconds_of(date: &str) -> String {
+    date.split(['.', 'Z']).next().unwrap_or_default().replace('T', " ")
+}
+
 /// A moment in milliseconds since 1970, for people: seconds are enough.
 fn moment(milliseconds: i64) -> String {
     let time = std::time::UNIX_EPOCH + std::time::Duration::from_millis(milliseconds.unsigned_abs());
-    let text = billhook_plugin_api::Timestamp::from(time).to_string();
-    let seconds = text.split(['.', 'Z']).next().unwrap_or_default();
-    seconds.replace('T', " ")
+    seconds_of(&billhook_plugin_api::Timestamp::from(time).to_string())
 }
 
 /// How long something took.

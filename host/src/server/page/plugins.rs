@@ -17,9 +17,10 @@ use super::{
     viewer::{OwnForm, Viewer, check_mark},
 };
 use crate::{
-    Host, HostError, Install, PluginDetails, PluginSummary, Resource, ResourceFilter, Scope, Status,
+    Downgrade, Host, HostError, Install, Isolation, PluginDetails, PluginSummary, RuntimeSettings, Scope, Status,
     package::{FieldKind, FormField, Manifest},
     server::{
+        api::hide_reason,
         problem::Problem,
         request::PathPart,
         state::App,
@@ -35,9 +36,10 @@ pub(super) fn router() -> Router<App> {
         .route("/plugins/{id}", get(plugin))
         .route("/plugins/{id}/enable", post(|state, path, form| change(state, path, form, Change::Enable)))
         .route("/plugins/{id}/disable", post(|state, path, form| change(state, path, form, Change::Disable)))
+        .route("/plugins/{id}/isolation", post(|state, path, form| change(state, path, form, Change::Isolation)))
+        .route("/plugins/{id}/downgrade", post(|state, path, form| change(state, path, form, Change::Downgrade)))
         .route("/plugins/{id}/remove", post(|state, path, form| change(state, path, form, Change::Remove)))
         .route("/plugins/{id}/settings", post(set_settings))
-        .route("/resources", get(resources))
 }
 
 #[derive(Template)]
@@ -52,7 +54,8 @@ struct OverviewPage {
 async fn overview(State(app): State<App>, viewer: Viewer) -> Result<Response, Failure> {
     let plugins = app.manage(Host::list).await.map_err(|problem| Failure::of(&app, &viewer, problem))?;
     let plugins = plugins.map_err(|error| Failure::of(&app, &viewer, error))?;
-    let (hours, takes_uploads) = (charts::last_hour(&app), app.options.uploads);
+    let is_installed = |id: &str| plugins.iter().any(|plugin| plugin.id == id);
+    let (hours, takes_uploads) = (charts::last_hour(&app, is_installed), app.options.uploads);
     let frame = Frame::new(&app, "Plugins", "plugins", viewer);
     Ok(show(StatusCode::OK, &OverviewPage { frame, plugins, hours, takes_uploads }))
 }
@@ -65,24 +68,59 @@ struct PluginPage {
     form: Vec<FormField>,
     settings: Option<String>,
     addon: Option<String>,
+    /// What `package.json` says about its assets: a label, and values.
+    facts: Vec<(&'static str, Vec<String>)>,
+    is_asset_type: bool,
     history: Vec<(String, String)>,
     manifest: String,
 }
 
 async fn plugin(State(app): State<App>, viewer: Viewer, PathPart(id): PathPart) -> Result<Response, Failure> {
-    let found = app.manage(move |host| host.show(&id)).await.map_err(|problem| Failure::of(&app, &viewer, problem))?;
-    let plugin = found.map_err(|error| Failure::of(&app, &viewer, error))?;
+    plugin_page(&app, viewer, id, None).await
+}
+
+/// Shows a plugin; with settings that were refused, and why.
+async fn plugin_page(
+    app: &App,
+    viewer: Viewer,
+    id: String,
+    refused: Option<(String, HostError)>,
+) -> Result<Response, Failure> {
+    let found = app.manage(move |host| host.show(&id)).await.map_err(|problem| Failure::of(app, &viewer, problem))?;
+    let mut plugin = found.map_err(|error| Failure::of(app, &viewer, error))?;
     // The rules held when it was installed.
     let manifest = Manifest::parse(plugin.manifest.to_string().as_bytes()).ok();
     let form = manifest.as_ref().map(|manifest| manifest.form.clone()).unwrap_or_default();
     let addon = manifest.and_then(|manifest| manifest.addon).map(|addon| addon.id);
     let pretty = |value: &serde_json::Value| serde_json::to_string_pretty(value).unwrap_or_default();
+    let texts = |key: &str| -> Vec<String> {
+        let list = plugin.manifest.get(key).and_then(serde_json::Value::as_array).into_iter().flatten();
+        list.filter_map(|value| value.as_str().map(str::to_owned)).collect()
+    };
+    let facts = vec![
+        ("Formats", texts("formats")),
+        ("Media types", texts("media_types")),
+        ("Overrides", texts("overrides")),
+        ("Hears of", texts("events")),
+    ];
+    let is_asset_type = !facts[0].1.is_empty();
     let settings = viewer.may_manage().then(|| pretty(&plugin.settings));
     let history = plugin.history.iter().rev();
     let history = history.map(|entry| (entry.version.clone(), moment(entry.installed_at * 1000))).collect();
     let manifest = pretty(&plugin.manifest);
-    let frame = Frame::new(&app, plugin.summary.name.clone(), "plugins", viewer);
-    Ok(show(StatusCode::OK, &PluginPage { frame, plugin, form, settings, addon, history, manifest }))
+    if !viewer.may_manage() {
+        hide_reason(&mut plugin);
+    }
+    let mut frame = Frame::new(app, plugin.summary.name.clone(), "plugins", viewer);
+    let (status, settings) = match refused {
+        None => (StatusCode::OK, settings),
+        Some((typed, error)) => {
+            frame = frame.with_error(error.to_string());
+            (StatusCode::UNPROCESSABLE_ENTITY, Some(typed))
+        }
+    };
+    let page = PluginPage { frame, plugin, form, settings, addon, facts, is_asset_type, history, manifest };
+    Ok(show(status, &page).into_response())
 }
 
 /// What a viewer does with a plugin.
@@ -90,6 +128,8 @@ async fn plugin(State(app): State<App>, viewer: Viewer, PathPart(id): PathPart) 
 enum Change {
     Enable,
     Disable,
+    Isolation,
+    Downgrade,
     Remove,
 }
 
@@ -97,6 +137,10 @@ enum Change {
 struct ChangeForm {
     #[serde(default)]
     force: Option<String>,
+    #[serde(default)]
+    isolation: Option<Isolation>,
+    #[serde(default)]
+    version: Option<String>,
 }
 
 async fn change(
@@ -111,13 +155,21 @@ async fn change(
     let done = app.manage(move |host| match change {
         Change::Enable => host.set_enabled(&named, true),
         Change::Disable => host.set_enabled(&named, false),
+        Change::Isolation => {
+            let runtime = host.show(&named)?.runtime;
+            let isolation = form.isolation.unwrap_or(runtime.isolation);
+            host.set_runtime(&named, &RuntimeSettings { isolation, ..runtime })
+        }
+        Change::Downgrade => host.downgrade(&named, &Downgrade { version: form.version.as_deref(), settings: None }),
         Change::Remove => host.remove(&named, force),
     });
     let own = format!("/plugins/{}", part_of_path(&id));
     let (text, is_error, to) = match done.await.map_err(|problem| Failure::of(&app, &viewer, problem))? {
-        Ok(_) => match change {
+        Ok(plugin) => match change {
             Change::Enable => (format!("{id} takes calls again."), false, own),
             Change::Disable => (format!("{id} takes no calls now."), false, own),
+            Change::Isolation => (format!("{id} runs elsewhere from now on."), false, own),
+            Change::Downgrade => (format!("{id} went back to {}.", plugin.version), false, own),
             Change::Remove => (format!("{id} was removed."), false, "/".to_owned()),
         },
         Err(error) => (error.to_string(), true, own),
@@ -138,12 +190,15 @@ async fn set_settings(
 ) -> Result<Response, Failure> {
     viewer.demand(&app, Scope::Manage)?;
     let to = format!("/plugins/{}", part_of_path(&id));
-    let done = app.manage(move |host| host.set_settings(&id, form.settings.trim())).await;
+    let (named, typed) = (id.clone(), form.settings.clone());
+    let done = app.manage(move |host| host.set_settings(&named, form.settings.trim())).await;
     match done.map_err(|problem| Failure::of(&app, &viewer, problem))? {
-        Ok(plugin) => viewer.tell(&app, format!("{} has the new settings.", plugin.id), false),
-        Err(error) => viewer.tell(&app, error.to_string(), true),
+        Ok(plugin) => {
+            viewer.tell(&app, format!("{} has the new settings.", plugin.id), false);
+            Ok(go_to(&to))
+        }
+        Err(error) => plugin_page(&app, viewer, id, Some((typed, error))).await,
     }
-    Ok(go_to(&to))
 }
 
 async fn upload(State(app): State<App>, viewer: Viewer, mut form: Multipart) -> Result<Response, Failure> {
@@ -177,7 +232,7 @@ async fn upload(State(app): State<App>, viewer: Viewer, mut form: Multipart) -> 
 async fn install(app: &App, viewer: &Viewer, form: &mut Multipart) -> Result<crate::Installed, Problem> {
     refuse_uploads(app)?;
     let unreadable = |error: axum::extract::multipart::MultipartError| Problem::bad_request(error.body_text());
-    let (mut is_own, mut force) = (false, false);
+    let (mut is_own, mut force, mut isolation) = (false, false, None);
     let patience = Patience::new(app);
     while let Some(mut field) = patience.wait(form.next_field()).await?.map_err(unreadable)? {
         let name = field.name().unwrap_or_default().to_owned();
@@ -193,7 +248,8 @@ async fn install(app: &App, viewer: &Viewer, form: &mut Multipart) -> Result<cra
                 return Err(Problem::bad_request("No file was chosen."));
             }
             let file = arriving.end().await?;
-            let installed = app.manage(move |host| host.install(file.path(), &Install { force, ..Install::default() }));
+            let installed =
+                app.manage(move |host| host.install(file.path(), &Install { force, isolation, ..Install::default() }));
             return Ok(installed.await??);
         }
         // The other fields are short.
@@ -210,24 +266,15 @@ async fn install(app: &App, viewer: &Viewer, form: &mut Multipart) -> Result<cra
                 is_own = true;
             }
             "force" => force = true,
+            "isolation" => {
+                isolation = match text.as_slice() {
+                    b"in-process" => Some(Isolation::InProcess),
+                    b"process" => Some(Isolation::Process),
+                    _ => None,
+                }
+            }
             _ => {}
         }
     }
     Err(Problem::bad_request("No file was chosen."))
-}
-
-#[derive(Template)]
-#[template(path = "resources.html")]
-struct ResourcesPage {
-    frame: Frame,
-    resources: Vec<Resource>,
-}
-
-async fn resources(State(app): State<App>, viewer: Viewer) -> Result<Response, Failure> {
-    let filter = ResourceFilter { limit: 500, ..ResourceFilter::default() };
-    let found: Result<_, HostError> =
-        app.manage(move |host| host.resources(&filter)).await.map_err(|problem| Failure::of(&app, &viewer, problem))?;
-    let resources = found.map_err(|error| Failure::of(&app, &viewer, error))?;
-    let frame = Frame::new(&app, "Provisioned resources", "resources", viewer);
-    Ok(show(StatusCode::OK, &ResourcesPage { frame, resources }).into_response())
 }

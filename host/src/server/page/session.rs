@@ -14,8 +14,9 @@ use super::Notice;
 
 /// A session that nobody used for so long has ended.
 const IDLE: Duration = Duration::from_secs(8 * 3600);
-/// So many there are at most; the oldest ones end.
+/// So many there are at most, and so many of one token; the ones that weren't used for longest end.
 const MOST: usize = 10_000;
+const MOST_OF_TOKEN: usize = 50;
 
 /// Who is logged in.
 #[derive(Debug, Clone)]
@@ -52,10 +53,14 @@ impl Sessions {
         let (name, csrf) = (chance()?, chance()?);
         let session = Session { token, csrf, notice: None };
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.len() >= MOST
-            && let Some(oldest) = all.iter().min_by_key(|(_, (_, used))| *used).map(|(name, _)| *name)
-        {
-            all.remove(&oldest);
+        // Whoever begins many with one token ends their own, and nobody else's.
+        let is_own = |other: &Session| other.token == session.token;
+        let own = all.values().filter(|(other, _)| is_own(other)).count();
+        if own >= MOST_OF_TOKEN || all.len() >= MOST {
+            let may_end = all.iter().filter(|(_, (other, _))| own < MOST_OF_TOKEN || is_own(other));
+            if let Some(oldest) = may_end.min_by_key(|(_, (_, used))| *used).map(|(name, _)| *name) {
+                all.remove(&oldest);
+            }
         }
         all.insert(Sha256::digest(&name).into(), (session, Instant::now()));
         Some(name)

@@ -69,7 +69,7 @@ fn cookie_name(app: &App) -> &'static str {
 }
 
 /// Whoever looks, by their cookie. A request that a page makes by itself is no use of the session.
-fn session_of(app: &App, headers: &HeaderMap, is_use: bool) -> Option<Viewer> {
+pub(super) fn session_of(app: &App, headers: &HeaderMap, is_use: bool) -> Option<Viewer> {
     let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
     let pairs = cookies.flat_map(|cookies| cookies.split(';')).filter_map(|pair| pair.trim().split_once('='));
     for (_, name) in pairs.filter(|(key, _)| *key == cookie_name(app)) {
@@ -185,6 +185,7 @@ fn own_path(next: &str) -> &str {
 
 async fn login_page(State(app): State<App>, headers: HeaderMap, request: Request) -> Response {
     let Next { next } = serde_urlencoded::from_str(request.uri().query().unwrap_or_default()).unwrap_or_default();
+    let next = own_path(&next).to_owned();
     if session_of(&app, &headers, true).is_some() {
         return go_to(own_path(&next));
     }
@@ -209,10 +210,10 @@ async fn login(State(app): State<App>, peer: Peer, request: Request) -> Response
         Err(problem) => {
             let frame = Frame::new(&app, "Log in", "login", Viewer::default());
             let text = match problem.status() {
-                StatusCode::UNAUTHORIZED => "This token is none that counts.".to_owned(),
+                StatusCode::UNAUTHORIZED => "This token is wrong, or was removed, or has expired.".to_owned(),
                 _ => problem.detail().to_owned(),
             };
-            show(problem.status(), &LoginPage { frame: frame.with_error(text), next })
+            show(problem.status(), &LoginPage { frame: frame.with_error(text), next: own_path(&next).to_owned() })
         }
     }
 }

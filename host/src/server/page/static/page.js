@@ -5,17 +5,20 @@
 const preview = document.getElementById("preview");
 if (preview) {
   const shown = document.getElementById("meta-info");
+  // A field may be called as a property of its form is, or of any object: neither is asked.
   const update = () => {
-    const metaInfo = {};
-    for (const field of preview.elements) {
-      if (field.name) {
-        metaInfo[field.name] = field.type === "checkbox" ? field.checked : field.value;
-      }
+    const metaInfo = Object.create(null);
+    for (const field of document.querySelectorAll("#preview [data-field]")) {
+      metaInfo[field.dataset.field] = field.type === "checkbox" ? field.checked : field.value;
     }
     shown.textContent = JSON.stringify(metaInfo, null, 2);
   };
-  preview.addEventListener("input", update);
-  preview.addEventListener("submit", (event) => event.preventDefault());
+  document.addEventListener("input", update);
+  document.addEventListener("submit", (event) => {
+    if (event.target.id === "preview" || event.target === preview) {
+      event.preventDefault();
+    }
+  });
   update();
 }
 
@@ -27,9 +30,10 @@ if (log && live && log.dataset.query) {
   const most = 500;
   let newest = Number(log.dataset.newest);
 
-  const cell = (row, label, ...content) => {
+  const cell = (row, label, kind, ...content) => {
     const td = document.createElement("td");
     td.dataset.label = label;
+    td.className = kind;
     td.append(...content.filter((part) => part !== ""));
     row.append(td);
   };
@@ -40,23 +44,23 @@ if (log && live && log.dataset.query) {
     return made;
   };
   // What the server shows as a sign, this shows as the same.
-  const visible = (text) => String(text).replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]/g, "\ufffd");
+  const visible = (text) => String(text).replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff\u{e0000}-\u{e007f}]/gu, "\ufffd");
 
   const add = (line) => {
     const row = document.createElement("tr");
     row.className = "fresh";
-    cell(row, "Ended (UTC)", line.date);
-    cell(row, "Event", visible(line.event));
-    cell(row, "Object", visible(line.object));
-    cell(row, "Listener", visible(line.listener), line.attempt > 1 ? element("span", "help", ` attempt ${line.attempt}`) : "");
-    cell(row, "Status", element("span", `tag ${line.class}`, line.status));
-    cell(row, "Took", line.took);
+    cell(row, "Ended (UTC)", "short", line.date);
+    cell(row, "Event", "event", visible(line.event));
+    cell(row, "Object", "", visible(line.object));
+    cell(row, "Listener", "", visible(line.listener), line.attempt > 1 ? element("span", "help", ` attempt ${line.attempt}`) : "");
+    cell(row, "Status", "short", element("span", `tag ${line.class}`, line.status));
+    cell(row, "Took", "short", line.took);
     const link = document.createElement("a");
     if (line.delivery !== null) {
       link.href = `/deliveries/${Number(line.delivery)}`;
       link.textContent = `delivery ${line.delivery}`;
     }
-    cell(row, "Error", visible(line.error), line.error && line.delivery !== null ? " " : "", line.delivery !== null ? link : "");
+    cell(row, "Error", "", visible(line.error), line.error && line.delivery !== null ? " " : "", line.delivery !== null ? link : "");
     log.prepend(row);
     while (log.rows.length > most) {
       log.deleteRow(-1);

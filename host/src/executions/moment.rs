@@ -1,0 +1,32 @@
+//! Moments as people write them.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use billhook_plugin_api::Timestamp;
+
+/// Reads a moment: a date as RFC 3339 has it, a day, milliseconds since 1970, or how long ago it was, such as `15m`. In
+/// milliseconds since 1970.
+pub fn parse_moment(text: &str) -> Result<i64, String> {
+    // Seconds would be taken for a day in January 1970, and everything for later than that.
+    if let Ok(milliseconds) = text.parse::<i64>() {
+        let is_likely = milliseconds == 0 || milliseconds >= 100_000_000_000;
+        return is_likely
+            .then_some(milliseconds)
+            .ok_or_else(|| format!("{text} is too small for milliseconds since 1970"));
+    }
+    let day = (text.len() == 10).then(|| format!("{text}T00:00:00Z"));
+    let moment = match humantime::parse_rfc3339_weak(day.as_deref().unwrap_or(text)) {
+        Ok(moment) => moment,
+        Err(_) => match Timestamp::new(text) {
+            Ok(date) => date.to_system_time().map_err(|error| error.to_string())?,
+            Err(_) => {
+                let ago = humantime::parse_duration(text).map_err(|_| {
+                    "write a date like 2026-01-31 or 2026-01-31T12:00:00Z, or how long ago, like 15m or 2d".to_owned()
+                })?;
+                SystemTime::now().checked_sub(ago).unwrap_or(UNIX_EPOCH)
+            }
+        },
+    };
+    let since = moment.duration_since(UNIX_EPOCH).map_err(|_| "it lies before 1970".to_owned())?;
+    i64::try_from(since.as_millis()).map_err(|_| "it lies too far ahead".to_owned())
+}
