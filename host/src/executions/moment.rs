@@ -7,12 +7,11 @@ use billhook_plugin_api::Timestamp;
 /// Reads a moment: a date as RFC 3339 has it, a day, milliseconds since 1970, or how long ago it was, such as `15m`. In
 /// milliseconds since 1970.
 pub fn parse_moment(text: &str) -> Result<i64, String> {
-    // Seconds would be taken for a day in January 1970, and everything for later than that.
+    // Seconds of now would be taken for a moment in 1970, and everything for later than that.
     if let Ok(milliseconds) = text.parse::<i64>() {
-        let is_likely = milliseconds == 0 || milliseconds >= 100_000_000_000;
-        return is_likely
-            .then_some(milliseconds)
-            .ok_or_else(|| format!("{text} is too small for milliseconds since 1970"));
+        let is_seconds = (1_000_000_000..100_000_000_000).contains(&milliseconds);
+        let problem = || format!("{text} looks like seconds since 1970, and has to be milliseconds");
+        return (!is_seconds).then_some(milliseconds).ok_or_else(problem);
     }
     let day = (text.len() == 10).then(|| format!("{text}T00:00:00Z"));
     let moment = match humantime::parse_rfc3339_weak(day.as_deref().unwrap_or(text)) {
