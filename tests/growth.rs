@@ -1,6 +1,6 @@
 //! The ABI grows: plugins of an older API in a newer host, and of a newer API in an older host.
 //!
-//! The old API is a frozen copy. The newer one is made here from the present one, by what a later minor version would do:
+//! The old APIs, 1.0 and 1.1, are frozen copies. The newer one is made here from the present one, by what a later minor version would do:
 //! one more hook, and one more field of an asset.
 
 use std::{
@@ -202,8 +202,15 @@ impl Host {
     }
 
     fn load(&self, library: &str) -> String {
+        self.load_with(library, &[])
+    }
+
+    fn load_with(&self, library: &str, events: &[&str]) -> String {
         let library = fs::read(built(library)).expect("built");
-        let package = Package::new("Grown").patched(|bytes| *bytes = library).write(self.home.folder());
+        let package = Package::new("Grown").patched(|bytes| *bytes = library);
+        // What hears of events has to list them.
+        let package = if events.is_empty() { package } else { package.field("events", json!(events)) };
+        let package = package.write(self.home.folder());
         self.run(&["loadplugin", package.to_str().expect("UTF-8")]).succeeded().stderr
     }
 
@@ -218,6 +225,7 @@ fn plugins_and_hosts_of_different_minor_versions_work_together() {
     let folder = tempfile::tempdir().expect("a folder");
     build_next(folder.path());
     build(&source().join("tests/frozen"), &["-p", "old-plugin"]);
+    build(&source().join("tests/frozen/1.1.0"), &["-p", "listening-plugin"]);
     let (present, next) = (Path::new(BILLHOOK), built("billhook-next"));
 
     let objects = json!({"asset": asset("Grown"), "order": order()});
@@ -230,6 +238,12 @@ fn plugins_and_hosts_of_different_minor_versions_work_together() {
         let answer = host.call("on_product_acquisition", &objects).succeeded().json();
         assert_eq!(answer["changes"]["meta_info"], json!(["asset-1", "item-1", "ada"]));
         host.call("on_product_suspension", &objects).failed_with(&["forbidden: not by an old plugin"]);
+
+        let host = Host::of(program);
+        assert_eq!(host.load_with("liblistening_plugin.so", &["clients.create"]), "");
+        host.run(&["emit", "clients.create"]).succeeded();
+        let answer = host.call("on_product_acquisition", &objects).succeeded().json();
+        assert_eq!(answer["changes"]["meta_info"], "clients.create");
     }
     let old_in_new = Host::of(&next);
     old_in_new.load("libold_plugin.so");

@@ -34,7 +34,7 @@ pub struct ServerOptions {
     /// How many connections there may be at once. Where there are more, one that is quiet gives way; if all are at work, later
     /// ones wait. 4096 unless set.
     pub connections: usize,
-    /// How many of them one address may have, unless it is this machine's or a proxy's; 128 unless set.
+    /// How many of them one address may have, unless it is this machine's or a proxy's; 1024 unless set.
     pub connections_per_peer: usize,
     /// How many calls of plugins may be under way at once; 256 unless set. Others wait, and are refused after five seconds.
     pub calls: usize,
@@ -83,7 +83,7 @@ impl Default for ServerOptions {
             receive_s: 30,
             upload_s: 600,
             connections: 4096,
-            connections_per_peer: 128,
+            connections_per_peer: 1024,
             calls: 256,
             calls_per_plugin: 64,
             guesses: 60,
@@ -104,7 +104,7 @@ impl Default for ProvisioningOptions {
 #[non_exhaustive]
 pub enum ServerOptionsError {
     /// The address can't be had.
-    #[error("{address} can't be listened on: {source}")]
+    #[error("{address} can't be listened on: {source}; it has to be HOST:PORT, and a port that nobody has")]
     Listen {
         /// The address.
         address: String,

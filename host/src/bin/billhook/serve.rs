@@ -27,6 +27,10 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> anyhow::Result<()> {
     let home = global.home()?;
+    // A misspelt name would serve nothing, and look well.
+    if !home.join("registry.db").exists() {
+        output.note("note", &format!("there is no home at {} yet: a new one is made", home.display()));
+    }
     let config = global.config(&home)?;
     let mut options = config.server();
     if let Some(listen) = &arguments.listen {
@@ -38,7 +42,10 @@ pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> an
     let metrics = Metrics::install().map_err(|error| anyhow::anyhow!("metrics can't be counted: {error}"))?;
     let host = Arc::new(Host::open_with(home, config.options()?.observe(true))?);
     if !options.insecure_no_auth && host.tokens()?.is_empty() {
-        output.note("note", "there is no token yet, so nobody gets in; `billhook token create` makes one");
+        output.note(
+            "note",
+            "there is no token yet, so nobody but add-ons' platforms gets in; `billhook token create` makes one",
+        );
     }
     // The second time, at once: what is under way then is delivered, or called, again.
     let asked = Arc::default();
@@ -59,6 +66,11 @@ pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> an
         let server = Server::bind(host, options, Some(metrics)).await?;
         // The only line on standard output: whoever started the server learns from it where it is.
         let address = server.address();
+        if scheme == "http" && !address.ip().is_loopback() {
+            let detail = "without TLS, tokens and passwords go over the network as they are: [server.tls] names a certificate, \
+                          or a proxy before the server speaks TLS";
+            output.note("warning", detail);
+        }
         output.answer(&serde_json::json!({"listening": format!("{scheme}://{address}")}), |_| {
             format!("listening on {scheme}://{address}")
         })?;

@@ -8,6 +8,12 @@ pub(crate) fn milliseconds(text: &str) -> Result<u64, String> {
     u64::try_from(time.as_millis()).map_err(|_| "it is too long".to_owned())
 }
 
+/// Reads how long something lasts, such as `90d`, as milliseconds.
+pub(crate) fn lasting(text: &str) -> Result<u64, String> {
+    let time = humantime::parse_duration(text).map_err(|_| "write it like 12h, 90d or 1y".to_owned())?;
+    u64::try_from(time.as_millis()).map_err(|_| "it is too long".to_owned())
+}
+
 /// A moment in milliseconds since 1970, as RFC 3339 has it.
 pub(crate) fn date(moment: i64) -> String {
     let moment = UNIX_EPOCH + Duration::from_millis(moment.unsigned_abs());

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::{
     Global,
     output::{Output, rows},
-    times::{date, milliseconds},
+    times::{date, lasting},
 };
 
 #[derive(clap::Args)]
@@ -27,7 +27,7 @@ enum Verb {
         #[arg(long, value_name = "NAME", default_value = "unnamed")]
         name: String,
         /// How long it counts, such as 90d; for ever if left out
-        #[arg(long, value_name = "TIME", value_parser = milliseconds)]
+        #[arg(long, value_name = "TIME", value_parser = lasting)]
         expires: Option<u64>,
     },
     /// List the tokens
@@ -67,6 +67,10 @@ pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> an
             };
             let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs();
             let until = |lasts: u64| i64::try_from(now.saturating_add(lasts.div_ceil(1000))).unwrap_or(i64::MAX);
+            let home = global.home()?;
+            if !home.join("registry.db").exists() {
+                output.note("note", &format!("there is no home at {} yet: a new one is made", home.display()));
+            }
             let (about, token) = global.new_host()?.create_token(name, scope, expires.map(until))?;
             output.answer(&Created { token, about }, |created| created.token.clone())
         }
@@ -91,6 +95,8 @@ fn cells(token: &Token) -> Vec<String> {
         token.name.clone(),
         token.scope.name().to_owned(),
         date(token.created * 1000),
-        token.expires.map(|expires| date(expires * 1000)).unwrap_or_default(),
+        token.expires.map_or_else(String::new, |expires| {
+            date(expires * 1000) + if token.is_expired() { " (expired)" } else { "" }
+        }),
     ]
 }

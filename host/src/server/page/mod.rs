@@ -151,7 +151,7 @@ fn asked(text: &str) -> Option<String> {
 
 /// The seconds of a date as RFC 3339 has it.
 fn seconds_of(date: &str) -> String {
-    date.split(['.', 'Z']).next().unwrap_or_default().replace('T', " ")
+    date.split(['.', 'Z', '+']).next().unwrap_or_default().replace('T', " ")
 }
 
 /// A moment in milliseconds since 1970, for people: seconds are enough.
