@@ -182,6 +182,14 @@ fn main() {
     }
     println!("memory: {before:.1} MiB before {made:.0} calls, {:.1} MiB after", server.memory());
 
+    let crashed = || {
+        let request = ureq::get(format!("http://{}/metrics", server.address));
+        let answer = request.header("authorization", format!("Bearer {token}")).call().expect("answered");
+        let text = answer.into_body().read_to_string().expect("text");
+        let line = text.lines().find(|line| line.starts_with("billhook_worker_crashes_total{"));
+        line.and_then(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).unwrap_or_default()
+    };
+
     // Few callers, so that what is seen is the server and not the queue before it.
     let alone = wrk(&calls, &hook, 2, 5);
     let is_done = AtomicBool::new(false);
@@ -196,10 +204,13 @@ fn main() {
         is_done.store(true, Ordering::Relaxed);
         load
     });
+    // Otherwise nothing was beside the others.
+    assert!(crashed() > 2, "the plugin crashed");
     println!(
         "others' calls: {:.0} a second, p99 {:.2} ms; beside a plugin that crashes all the time {:.0} a second, p99 {:.2} ms",
         alone.rate, alone.p99, beside.rate, beside.p99
     );
+    println!("it crashed {} times meanwhile", crashed());
 }
 
 /// Calls the plugin that crashes, for a second.

@@ -191,15 +191,19 @@ pub struct HookObjects {
     pub order: Option<Order>,
     /// The event of `on_event`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "server", schema(ignore))]
     pub event: Option<Event>,
     /// The add-on's id of a resource.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "server", schema(ignore))]
     pub resource: Option<String>,
     /// What a platform asks an add-on for.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "server", schema(ignore))]
     pub addon_request: Option<AddonRequest>,
     /// Who wants to see a resource.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "server", schema(ignore))]
     pub login: Option<SingleSignOn>,
 }
 
@@ -343,15 +347,19 @@ pub struct HookAnswer {
     pub pending_accounting: Option<PendingAccounting>,
     /// The answer of `addon_create`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "server", schema(ignore))]
     pub provisioned: Option<Provisioned>,
     /// The answer of `addon_update`, if it is another configuration.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "server", schema(ignore))]
     pub config: Option<AddonConfig>,
     /// The answer of `addon_credentials`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "server", schema(ignore))]
     pub credentials: Option<Credentials>,
     /// The answer of `addon_single_sign_on`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "server", schema(ignore))]
     pub location: Option<String>,
 }
 
