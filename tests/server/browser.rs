@@ -7,7 +7,7 @@ use std::sync::{
 
 use serde_json::json;
 
-use crate::support::{Browser, HandlerServer, Home, Package, Reply, Server, wait_for};
+use crate::support::{Browser, HandlerServer, Home, Package, Reply, Server, asset, order, wait_for};
 
 /// Names that would do something if a page took them for HTML.
 const HOSTILE: &str = "<img src=x onerror=\"window.harmed=1\"><script>window.harmed=1</script>'\"&";
@@ -101,6 +101,135 @@ fn an_operator_goes_from_logging_in_to_redriving_a_dead_letter() {
     browser.shows("Token");
     browser.open(&server.url("/log"));
     assert_eq!(browser.path(), "/login", "who logged out is out");
+}
+
+#[test]
+fn a_plugin_is_looked_at_changed_upgraded_and_taken_back() {
+    let Some(browser) = Browser::start() else { return };
+    let home = Home::new();
+    home.load(&Package::new("Choosy").of("refuse_settings")).succeeded();
+    home.load(&Package::new("Healthy")).succeeded();
+    home.load(&Package::new("Healthy").version("2.0")).succeeded();
+    home.load(
+        &Package::new("Fix").of("addon").field("addon", json!({"id": "fix", "config_vars": ["FIX_URL", "FIX_PLAN"]})),
+    )
+    .succeeded();
+    let server = Server::start(&home);
+    log_in(&browser, &server);
+    browser.shows("No plugin was called.");
+    for _ in 0..3 {
+        let objects = json!({"asset": asset("Healthy"), "order": order()});
+        server.post("/api/v1/hooks/on_product_acquisition", &objects).is(200);
+    }
+    browser.open(&server.url("/"));
+    browser.shows("3 calls, 0 failed");
+    let bars = "return [...document.querySelectorAll('svg.calls rect title')].map((title) => title.textContent).join()";
+    assert!(
+        browser.script(bars).as_str().is_some_and(|bars| bars.contains(": 3") || bars.contains(": 2")),
+        "a minute or two"
+    );
+
+    // What was typed isn't lost where it is refused.
+    browser.open(&server.url("/plugins/choosy"));
+    browser.shows("It takes no calls until it has settings that suit it: set \"address\"");
+    browser.fill("#settings", r#"{"elsewhere": "</textarea><b>"}"#);
+    browser.click("form[action$=settings] button");
+    browser.shows("refuses the settings");
+    assert_eq!(
+        browser.script("return document.getElementById('settings').value"),
+        r#"{"elsewhere": "</textarea><b>"}"#
+    );
+    browser.fill("#settings", r#"{"address": "here"}"#);
+    browser.click("form[action$=settings] button");
+    browser.shows("choosy has the new settings.");
+
+    browser.open(&server.url("/plugins/healthy"));
+    browser.click("form[action$=downgrade] button");
+    browser.shows("healthy went back to 1.0.");
+    browser.click("form[action$=isolation] button");
+    browser.shows("in worker processes");
+    browser.click("form[action$=disable] button");
+    browser.shows("healthy takes no calls now.");
+    browser.click("form[action$=enable] button");
+    browser.shows("healthy takes calls again.");
+    browser.click("main details summary");
+    browser.click("form[action$=remove] button");
+    browser.shows("healthy was removed.");
+
+    let resource = json!({"uuid": "u-1", "heroku_id": HOSTILE, "plan": "free", "region": HOSTILE});
+    let basic = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, "fix:fixture-password-1234");
+    let headers = [("authorization", &*format!("Basic {basic}")), ("content-type", "application/json")];
+    server.request("POST", "/cloudcontrol/resources", &headers, resource.to_string().as_bytes()).is(201);
+    browser.open(&server.url("/resources"));
+    for shown in ["fix", "res-u-1", HOSTILE, "FIX_PLAN FIX_URL"] {
+        browser.shows(shown);
+    }
+    assert!(!browser.text().contains("fix.example"), "values are secrets");
+
+    // A refusal's status is what the browser complains of, and nothing else.
+    let complaints = browser.complaints();
+    assert!(complaints.iter().all(|line| line.contains("422")), "{complaints:?}");
+    browser.open(&server.url("/plugins/healthy"));
+    browser.shows("there is no plugin \"healthy\"");
+    browser.open(&server.url("/nowhere"));
+    browser.shows("There is nothing here.");
+}
+
+#[test]
+fn dead_letters_are_redriven_and_given_up_many_at_once() {
+    let Some(browser) = Browser::start() else { return };
+    let (home, is_well) = (Home::new(), Arc::new(AtomicBool::new(false)));
+    let healed = Arc::clone(&is_well);
+    let endpoint = HandlerServer::start(move |_| {
+        if healed.load(Ordering::Relaxed) { Reply::ok() } else { Reply::Answer(400, HOSTILE.to_owned()) }
+    });
+    let server = Server::start(&home);
+    let handler = json!({"name": "h", "event": "clients.create", "task": {"http": endpoint.url("/")}});
+    server.post("/api/v1/handlers", &handler).is(201);
+    log_in(&browser, &server);
+    browser.open(&server.url("/log"));
+    for id in 0..3 {
+        server.post("/api/v1/events", &json!({"event": "clients.create", "data": {"id": id}})).is(201);
+    }
+    // What a handler says comes in by the script, too.
+    browser.shows(HOSTILE);
+    assert_eq!(browser.script("return window.harmed || document.images.length"), 1);
+    let count = |status: &str| {
+        let found = server.get(&format!("/api/v1/deliveries?status={status}")).json();
+        found["items"].as_array().map(Vec::len)
+    };
+    wait_for("all to be dead", || count("dead") == Some(3));
+    is_well.store(true, Ordering::Relaxed);
+    browser.open(&server.url("/deliveries?status=dead"));
+    browser.click("button[value=redrive]");
+    browser.shows("3 are attempted again.");
+    wait_for("all to be told", || count("done") == Some(3));
+    browser.open(&server.url("/log?since=1h&until=2100-01-01"));
+    browser.shows("success");
+    browser.open(&server.url("/log?since=soon"));
+    browser.shows("Since: write a date");
+    let complaints = browser.complaints();
+    assert!(complaints.iter().all(|line| line.contains("400")), "{complaints:?}");
+}
+
+#[test]
+fn the_preview_shows_what_is_kept_whatever_its_fields_are_called() {
+    let Some(browser) = Browser::start() else { return };
+    let home = Home::new();
+    let text = json!({"type": "text", "default": "x"});
+    let names = ["elements", "addEventListener", "__proto__", "name", "submit"];
+    let form: serde_json::Map<_, _> = names.iter().map(|name| ((*name).to_owned(), text.clone())).collect();
+    home.load(&Package::new("Plain").field("form", json!(form))).succeeded();
+    let server = Server::start(&home);
+    log_in(&browser, &server);
+    browser.open(&server.url("/plugins/plain"));
+    browser.fill("#preview input", "y");
+    let kept = browser.script("return document.getElementById('meta-info').textContent");
+    let kept: serde_json::Value = serde_json::from_str(kept.as_str().expect("text")).expect("JSON");
+    for (index, name) in names.iter().enumerate() {
+        assert_eq!(kept[name], if index == 0 { "y" } else { "x" }, "{name}: {kept}");
+    }
+    assert_eq!(browser.complaints(), Vec::<String>::new());
 }
 
 #[test]

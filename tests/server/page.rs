@@ -131,10 +131,10 @@ fn every_page_lets_nothing_in_but_its_own_files() {
         "/api",
         "/plugins/none",
     ] {
-        let page = server.request("GET", path, &[("cookie", &cookie)], b"");
-        if page.status == 303 {
-            continue;
-        }
+        // Whoever has logged in is sent on from where one does.
+        let cookie = if path == "/login" { "" } else { cookie.as_str() };
+        let page = server.request("GET", path, &[("cookie", cookie)], b"");
+        assert!([200, 404].contains(&page.status), "{path}: {}", page.status);
         let policy = page.header("content-security-policy");
         for part in
             ["default-src 'none'", "script-src 'self'", "style-src 'self'", "frame-ancestors 'none'", "base-uri 'none'"]

@@ -55,6 +55,33 @@ fn with_a_certificate_it_speaks_tls_and_nothing_else() {
 }
 
 #[test]
+fn behind_a_proxy_that_speaks_tls_it_says_what_browsers_have_to_know() {
+    let home = Home::new();
+    token(&home, "read");
+    configure(&home, "[server]\nbehind_proxy = true\npublic_url = \"https://billhook.example\"\nguesses = 2\n");
+    let server = Server::start(&home);
+    let form = format!("token={}", server.token);
+    let log_in = |origin: &str| {
+        let headers = [("content-type", "application/x-www-form-urlencoded"), ("origin", origin)];
+        server.request("POST", "/login", &headers, form.as_bytes())
+    };
+    let answer = log_in("https://billhook.example").is(303);
+    let cookie = answer.header("set-cookie");
+    assert!(cookie.starts_with("__Host-billhook=") && cookie.contains("; Secure"), "{cookie}");
+    assert_eq!(answer.header("strict-transport-security"), "max-age=31536000");
+    log_in(&format!("http://{}", server.address)).is(403);
+    let types = server.get("/charging/api/assetManagement/assetTypes").is(200);
+    assert_eq!(types.json(), serde_json::json!([]));
+    // Who guesses is whom the proxy names last, and nobody else.
+    let guess = |peer: &str| {
+        let headers = [("authorization", "Bearer billhook_0_wrong"), ("x-forwarded-for", peer)];
+        server.request("GET", "/api/v1/plugins", &headers, b"").status
+    };
+    let refused = (0..100).map(|_| guess("10.0.0.9, 10.0.0.1")).find(|status| *status != 401);
+    assert_eq!((refused, guess("10.0.0.1, 10.0.0.2")), (Some(429), 401));
+}
+
+#[test]
 fn options_that_make_no_sense_are_refused_by_name() {
     let home = Home::new();
     let (certificate, key) = certificate(&home);

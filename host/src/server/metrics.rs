@@ -210,7 +210,7 @@ impl HistogramFn for Timed {
 
 /// The counters of the routes, each looked up once: looking them up costs more than counting.
 #[derive(Default)]
-pub(super) struct RouteCounters(RwLock<HashMap<Answered, (Counter, Histogram)>>);
+pub(super) struct RouteCounters(RwLock<HashMap<Answered, (Counter, Histogram), foldhash::fast::RandomState>>);
 
 /// A method, an operation's path, and the status that was answered.
 type Answered = (Method, &'static str, u16);

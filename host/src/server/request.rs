@@ -78,6 +78,7 @@ pub(super) async fn answer(app: App, router: Router, request: Request<Incoming>)
     }
     let route = response.extensions_mut().remove::<Route>();
     let headers = response.headers_mut();
+    headers.reserve(8);
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
     headers.insert("cross-origin-resource-policy", HeaderValue::from_static("same-origin"));

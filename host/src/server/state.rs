@@ -42,7 +42,7 @@ pub(super) struct Shared {
     pub(super) routes: RouteCounters,
     /// Calls of plugins, of one plugin each, and everything else that blocks.
     calls: Arc<Semaphore>,
-    by_plugin: Mutex<HashMap<String, Arc<Semaphore>>>,
+    by_plugin: Mutex<HashMap<String, Arc<Semaphore>, foldhash::fast::RandomState>>,
     management: Arc<Semaphore>,
     /// Searches of what may be long: they keep neither those that manage waiting, nor all processors busy.
     searches: Arc<Semaphore>,

@@ -202,7 +202,8 @@ async fn call(
     State(app): State<App>,
     PathPart(name): PathPart,
     Parameters(which): Parameters<Which>,
-    JsonBody(objects): JsonBody<HookObjects>,
+    // Boxed, because it is large and goes from hand to hand.
+    JsonBody(objects): JsonBody<Box<HookObjects>>,
 ) -> Result<Json<Outcome>, Problem> {
     let hook = hook(&name)?;
     objects.asset.as_ref().map_or(Ok(()), check_id)?;
