@@ -23,8 +23,8 @@ use tokio_rustls::{
 };
 
 use super::{
-    ServerOptionsError, TlsOptions,
     connections::{Connection, Connections},
+    options::{ServerOptionsError, TlsOptions},
     request,
     state::App,
 };

@@ -7,22 +7,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use axum::{
-    extract::State,
-    http::{HeaderValue, Method, StatusCode, header},
-    response::{IntoResponse, Response},
-};
+use axum::http::Method;
 use metrics::{
     Counter, CounterFn, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit,
 };
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
-
-use super::{
-    operation::{Api, Route, operation},
-    problem::Problem,
-    state::App,
-};
-use crate::Scope;
 
 /// What the process counted: see [`Metrics::install`].
 pub struct Metrics {
@@ -51,6 +40,11 @@ impl Metrics {
         let both = Both { prometheus, activity: Arc::clone(&activity) };
         metrics::set_global_recorder(both).map_err(|error| error.to_string())?;
         Ok(Arc::new(Metrics { handle, activity }))
+    }
+
+    /// All that was counted, in Prometheus's text format.
+    pub(super) fn render(&self) -> String {
+        self.handle.render()
     }
 
     pub(super) fn keep(&self) {
@@ -216,9 +210,9 @@ pub(super) struct RouteCounters(RwLock<HashMap<Answered, (Counter, Histogram), f
 type Answered = (Method, &'static str, u16);
 
 impl RouteCounters {
-    pub(super) fn count(&self, method: &Method, route: Option<Route>, status: u16, took: Duration) {
+    pub(super) fn count(&self, method: &Method, route: Option<&'static str>, status: u16, took: Duration) {
         // Operations and not paths, and no methods that nobody has heard of: there are as many as clients can think of.
-        let key = (route.map_or(Method::GET, |_| method.clone()), route.map_or("other", |Route(path)| path), status);
+        let key = (route.map_or(Method::GET, |_| method.clone()), route.unwrap_or("other"), status);
         let count = |(counter, histogram): &(Counter, Histogram)| {
             counter.increment(1);
             histogram.record(took.as_secs_f64());
@@ -235,39 +229,4 @@ impl RouteCounters {
         count(&counters);
         self.0.write().unwrap_or_else(PoisonError::into_inner).insert(key, counters);
     }
-}
-
-pub(super) fn add_to(api: &mut Api) {
-    api.add(
-        operation(Method::GET, "/healthz", None, "server", "Whether the server lives").answers_plain(200, "it does"),
-        || async { "ok\n" },
-    );
-    api.add(
-        operation(Method::GET, "/readyz", None, "server", "Whether the server takes requests")
-            .answers_plain(200, "it does")
-            .answers_plain(503, "it is stopping, or its home can't be read"),
-        ready,
-    );
-    api.add(
-        operation(Method::GET, "/metrics", Scope::Read, "server", "What the server counts, for Prometheus")
-            .answers_plain(200, "metrics in Prometheus's text format")
-            .fails(&[]),
-        show,
-    );
-}
-
-async fn ready(State(app): State<App>) -> Result<&'static str, Problem> {
-    match app.readiness() {
-        None => Ok("ready\n"),
-        Some(problem) => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, problem)),
-    }
-}
-
-async fn show(State(app): State<App>) -> Response {
-    let (loaded, workers) = (app.host.loaded(), app.host.workers());
-    metrics::gauge!("billhook_plugins_loaded").set(loaded as f64);
-    metrics::gauge!("billhook_workers_alive").set(workers as f64);
-    let text = app.metrics.as_ref().map(|metrics| metrics.handle.render()).unwrap_or_default();
-    let text_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    ([(header::CONTENT_TYPE, text_type)], text).into_response()
 }

@@ -16,12 +16,18 @@ mod page;
 mod problem;
 mod provisioning;
 mod request;
+mod sessions;
 mod state;
 mod upload;
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::Router;
+use axum::{
+    Router,
+    extract::State,
+    http::{HeaderMap, Method, StatusCode, Uri},
+    response::Response,
+};
 use tokio::net::TcpListener;
 
 pub use metrics::Metrics;
@@ -29,6 +35,7 @@ pub use options::{ProvisioningOptions, ServerOptions, ServerOptionsError, TlsOpt
 
 use crate::Host;
 use operation::Api;
+use problem::Problem;
 use state::{App, Shared};
 
 /// A server on a host, bound to its address and not running yet.
@@ -141,9 +148,21 @@ fn router(app: &App) -> Router {
     let mut api = Api::new(app.clone());
     api::add_to(&mut api);
     provisioning::add_to(&mut api);
-    metrics::add_to(&mut api);
     let (router, document) = api.finish();
     app.set_document(document);
     let router = router.merge(page::router());
-    router.fallback(problem::not_found).method_not_allowed_fallback(problem::method_not_allowed).with_state(app.clone())
+    router.fallback(not_found).method_not_allowed_fallback(method_not_allowed).with_state(app.clone())
+}
+
+async fn not_found(State(app): State<App>, headers: HeaderMap, uri: Uri) -> Response {
+    if let Some(page) = page::nowhere(&app, &headers, uri.path()) {
+        return page;
+    }
+    let problem = Problem::new(StatusCode::NOT_FOUND, format!("there is nothing at {}", uri.path()));
+    problem.at(&app.options.provisioning, uri.path())
+}
+
+async fn method_not_allowed(State(app): State<App>, method: Method, uri: Uri) -> Response {
+    let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} doesn't take {method}", uri.path()));
+    problem.at(&app.options.provisioning, uri.path())
 }

@@ -20,7 +20,7 @@ use futures_util::{
     future::{BoxFuture, Either},
 };
 use pin_project_lite::pin_project;
-use serde_json::{Value, json};
+use serde_json::json;
 use utoipa::{
     IntoParams, ToSchema,
     openapi::{
@@ -37,18 +37,10 @@ use super::{
     auth::{self, Client},
     connections,
     problem::{self, Problem},
-    request,
-    state::App,
+    request::{self, Route},
+    state::{App, Document},
 };
 use crate::Scope;
-
-/// The document that describes the API.
-pub(super) struct Document {
-    /// As it is served.
-    pub(super) text: String,
-    /// The same to be looked at.
-    pub(super) value: Value,
-}
 
 type Schemas = Vec<(String, RefOr<Schema>)>;
 
@@ -280,10 +272,6 @@ impl<F: Future<Output = Response>> Future for Marked<F> {
         })
     }
 }
-
-/// The operation that a request was answered by.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Route(pub(super) &'static str);
 
 /// Collects operations.
 pub(super) struct Api {

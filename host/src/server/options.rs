@@ -93,6 +93,15 @@ impl Default for ServerOptions {
     }
 }
 
+impl ProvisioningOptions {
+    /// Whether a path is one that platforms ask for.
+    pub(super) fn is_for_platforms(&self, path: &str) -> bool {
+        let is_below =
+            path.strip_prefix(self.base_path.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        is_below || path.trim_end_matches('/') == self.sign_on_path
+    }
+}
+
 impl Default for ProvisioningOptions {
     fn default() -> Self {
         ProvisioningOptions { base_path: "/cloudcontrol".to_owned(), sign_on_path: "/sso/login".to_owned() }

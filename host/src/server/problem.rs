@@ -4,8 +4,7 @@ use std::{any::Any, time::Duration};
 
 use axum::{
     Json,
-    extract::State,
-    http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header},
+    http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use billhook_plugin_api::ErrorKind;
@@ -13,7 +12,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
-use super::{page, provisioning, state::App};
+use super::options::ProvisioningOptions;
 use crate::{
     BundleError, EventError, HookError, HostError, ProvisioningError, UsageError,
     package::{CheckErrors, ManifestError},
@@ -113,6 +112,41 @@ impl Problem {
     }
 }
 
+impl Problem {
+    /// In the form that is expected at a path: platforms read messages.
+    pub(super) fn at(self, options: &ProvisioningOptions, path: &str) -> Response {
+        if options.is_for_platforms(path) { Refusal(self).into_response() } else { self.into_response() }
+    }
+}
+
+/// What goes wrong, as platforms read it.
+#[derive(Debug)]
+pub(super) struct Refusal(pub(super) Problem);
+
+/// The body of a refusal.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Message {
+    /// A sentence for the platform's customer.
+    message: String,
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let Refusal(problem) = self;
+        let message = Message { message: problem.detail().to_owned() };
+        let (mut parts, _) = problem.into_response().into_parts();
+        parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        parts.headers.remove(header::CONTENT_LENGTH);
+        Response::from_parts(parts, axum::body::Body::from(serde_json::to_vec(&message).unwrap_or_default()))
+    }
+}
+
+impl<T: Into<Problem>> From<T> for Refusal {
+    fn from(problem: T) -> Self {
+        Refusal(problem.into())
+    }
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let Problem(body) = self;
@@ -130,19 +164,6 @@ impl IntoResponse for Problem {
         }
         response
     }
-}
-
-pub(super) async fn not_found(State(app): State<App>, headers: HeaderMap, uri: Uri) -> Response {
-    if let Some(page) = page::nowhere(&app, &headers, uri.path()) {
-        return page;
-    }
-    let problem = Problem::new(StatusCode::NOT_FOUND, format!("there is nothing at {}", uri.path()));
-    provisioning::as_asked(&app, uri.path(), problem)
-}
-
-pub(super) async fn method_not_allowed(State(app): State<App>, method: Method, uri: Uri) -> Response {
-    let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} doesn't take {method}", uri.path()));
-    provisioning::as_asked(&app, uri.path(), problem)
 }
 
 pub(super) fn panicked(panic: &(dyn Any + Send)) -> Response {

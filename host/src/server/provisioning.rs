@@ -22,7 +22,7 @@ use super::{
     body::{is_of_type, parse, read, read_form},
     connections,
     operation::{Api, Operation, operation},
-    problem::Problem,
+    problem::{Message, Problem, Refusal},
     request::{self, Peer},
     state::App,
 };
@@ -30,46 +30,6 @@ use crate::{Host, ProvisioningError, SignOnRequest};
 
 const TAG: &str = "add-ons";
 const BASIC: &str = "Basic realm=\"billhook\", charset=\"UTF-8\"";
-
-/// What goes wrong, as platforms read it.
-#[derive(Debug)]
-struct Refusal(Problem);
-
-/// The body of a refusal.
-#[derive(Debug, Serialize, ToSchema)]
-struct Message {
-    /// A sentence for the platform's customer.
-    message: String,
-}
-
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        let Refusal(problem) = self;
-        let message = Message { message: problem.detail().to_owned() };
-        let (mut parts, _) = problem.into_response().into_parts();
-        parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        parts.headers.remove(header::CONTENT_LENGTH);
-        Response::from_parts(parts, Body::from(serde_json::to_vec(&message).unwrap_or_default()))
-    }
-}
-
-impl<T: Into<Problem>> From<T> for Refusal {
-    fn from(problem: T) -> Self {
-        Refusal(problem.into())
-    }
-}
-
-/// A problem in the form that is expected at a path: platforms read messages.
-pub(super) fn as_asked(app: &App, path: &str, problem: Problem) -> Response {
-    let options = &app.options.provisioning;
-    let is_platform =
-        path.strip_prefix(options.base_path.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    if is_platform || path.trim_end_matches('/') == options.sign_on_path {
-        Refusal(problem).into_response()
-    } else {
-        problem.into_response()
-    }
-}
 
 /// What a platform asks for. It may send more, which the add-on sees in the whole body.
 #[derive(Debug, Default, Deserialize, ToSchema)]

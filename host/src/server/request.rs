@@ -16,15 +16,17 @@ use tower::ServiceExt as _;
 use super::{
     auth, body,
     connections::Connection,
-    operation::Route,
     problem::{self, Problem},
-    provisioning,
     state::App,
 };
 
 /// What isn't written otherwise in a part of an address (RFC 3986, section 2.3).
 pub(super) const UNRESERVED: &percent_encoding::AsciiSet =
     &percent_encoding::NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// The operation that a request was answered by.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Route(pub(super) &'static str);
 
 /// The address of whoever asks.
 #[derive(Debug, Clone, Copy)]
@@ -67,7 +69,7 @@ pub(super) async fn answer(app: App, router: Router, request: Request<Incoming>)
         },
         Err(problem) => {
             drop(request);
-            provisioning::as_asked(&app, uri.path(), problem)
+            problem.at(&app.options.provisioning, uri.path())
         }
     };
     if !rest.read(response.status()).await {
@@ -76,7 +78,7 @@ pub(super) async fn answer(app: App, router: Router, request: Request<Incoming>)
     if let Some(connection) = connection {
         connection.rest();
     }
-    let route = response.extensions_mut().remove::<Route>();
+    let route = response.extensions_mut().remove::<Route>().map(|Route(path)| path);
     let headers = response.headers_mut();
     headers.reserve(8);
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

@@ -17,15 +17,21 @@ use tokio::{
 };
 
 use super::{
-    Metrics, ServerOptions,
     failures::Failures,
-    metrics::RouteCounters,
-    operation::Document,
-    options::{MANAGEMENT, SEARCHES},
-    page::Sessions,
+    metrics::{Metrics, RouteCounters},
+    options::{MANAGEMENT, SEARCHES, ServerOptions},
     problem::Problem,
+    sessions::Sessions,
 };
 use crate::{EventError, Host, HostError, Token, UsageError};
+
+/// The document that describes the API.
+pub(super) struct Document {
+    /// As it is served.
+    pub(super) text: String,
+    /// The same to be looked at.
+    pub(super) value: serde_json::Value,
+}
 
 /// What all requests share.
 #[derive(Clone)]

@@ -4,6 +4,7 @@ mod catalogue;
 mod deliveries;
 mod events;
 mod handlers;
+mod health;
 mod hooks;
 mod plugins;
 
@@ -93,6 +94,7 @@ pub(super) fn add_to(api: &mut Api) {
     handlers::add_to(api);
     deliveries::add_to(api);
     catalogue::add_to(api);
+    health::add_to(api);
     api.add(
         operation(Method::GET, "/api/v1/openapi.json", None, "server", "This document")
             .answers_plain(200, "an OpenAPI document"),

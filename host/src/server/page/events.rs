@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Failure, Frame, asked, go_to, moment, show, took,
-    viewer::{OwnForm, Viewer},
+    viewer::{LIVE, OwnForm, Viewer},
 };
 use crate::{
     Delivery, DeliveryFilter, DeliveryStatus, EventError, EventInfo, Execution, ExecutionFilter, ExecutionStatus,
@@ -24,9 +24,6 @@ use crate::{
         state::App,
     },
 };
-
-/// Where the log's page asks by itself for what came since.
-pub(super) const LIVE: &str = "/log/rows";
 
 pub(super) fn router() -> Router<App> {
     Router::new()

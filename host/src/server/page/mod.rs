@@ -10,7 +10,6 @@ mod handlers;
 mod plugins;
 mod reference;
 mod resources;
-mod session;
 mod viewer;
 
 use askama::Template;
@@ -21,10 +20,9 @@ use axum::{
     routing::get,
 };
 
-pub(super) use session::Sessions;
 use viewer::Viewer;
 
-use super::{problem::Problem, request::UNRESERVED, state::App};
+use super::{problem::Problem, request::UNRESERVED, sessions::Notice, state::App};
 
 /// What a page may load and do: its own files, and nothing else.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
@@ -59,13 +57,6 @@ struct Frame {
     part: &'static str,
     viewer: Viewer,
     notice: Option<Notice>,
-}
-
-/// What became of what the viewer did last.
-#[derive(Debug, Clone)]
-struct Notice {
-    is_error: bool,
-    text: String,
 }
 
 impl Frame {

@@ -11,7 +11,7 @@ use axum::{
 };
 use serde::{Deserialize, de::DeserializeOwned};
 
-use super::{Failure, Frame, Notice, events::LIVE, go_to, show};
+use super::{Failure, Frame, go_to, show};
 use crate::{
     Scope,
     server::{
@@ -20,9 +20,13 @@ use crate::{
         connections,
         problem::Problem,
         request::Peer,
+        sessions::Notice,
         state::App,
     },
 };
+
+/// Where the log's page asks by itself for what came since: that is no use of a session.
+pub(super) const LIVE: &str = "/log/rows";
 
 /// Who looks.
 #[derive(Debug, Clone, Default)]

@@ -10,7 +10,12 @@ use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-use super::Notice;
+/// What became of what somebody did last, for their next page.
+#[derive(Debug, Clone)]
+pub(super) struct Notice {
+    pub(super) is_error: bool,
+    pub(super) text: String,
+}
 
 /// A session that nobody used for so long has ended.
 const IDLE: Duration = Duration::from_secs(8 * 3600);
@@ -31,7 +36,7 @@ pub(super) struct Session {
 
 /// All sessions, by the digest of their names: who reads the memory of the process can't take one over.
 #[derive(Debug, Default)]
-pub(in crate::server) struct Sessions(Mutex<HashMap<[u8; 32], (Session, Instant)>>);
+pub(super) struct Sessions(Mutex<HashMap<[u8; 32], (Session, Instant)>>);
 
 /// Text of chance that nobody guesses.
 fn chance() -> Option<String> {
@@ -99,7 +104,7 @@ impl Sessions {
         all.remove(&<[u8; 32]>::from(Sha256::digest(name)));
     }
 
-    pub(in crate::server) fn forget_old(&self) {
+    pub(super) fn forget_old(&self) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|_, (_, used)| used.elapsed() <= IDLE);
     }
