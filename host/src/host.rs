@@ -2,6 +2,7 @@
 
 mod backend;
 mod background;
+mod deliveries;
 mod error;
 mod events;
 mod home;

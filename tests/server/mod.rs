@@ -4,6 +4,8 @@
 mod api;
 /// The page, in a real browser.
 mod browser;
+/// Clients that are many, slow, or guess.
+mod crowds;
 /// Requests that mean harm: none gets in, none takes the server down.
 mod hostile;
 /// The page, as a client of HTTP sees it: sessions, forms, and what they refuse.
