@@ -115,7 +115,10 @@ async fn keep(app: App) {
             let renewed = app.clone();
             match tokio::task::spawn_blocking(move || renewed.renew_tokens()).await {
                 // Those that are known stay good.
-                Ok(Err(error)) => tracing::error!("tokens can't be read: {error}"),
+                Ok(Err(error)) => {
+                    tracing::error!("tokens can't be read: {error}");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
                 _ => continue,
             }
         }

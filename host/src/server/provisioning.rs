@@ -312,18 +312,22 @@ async fn sign_on(State(app): State<App>, Peer(peer): Peer, request: Request) -> 
     if !SignOnRequest::is_recent(&timestamp) {
         return Err(nobody().into());
     }
-    // The salt of each resource's add-on is guessed for itself, and so are the ids of resources.
-    let (guessed, unknown) = (format!("sign-on {id}"), "sign-on");
-    let waits = [&*guessed, unknown].map(|guessed| app.failures.must_wait(peer, guessed));
-    if let Some(seconds) = waits.into_iter().flatten().max() {
-        return Err(
-            Problem::busy(StatusCode::TOO_MANY_REQUESTS, "too many wrong tokens came from there", seconds).into()
-        );
-    }
+    let wait = |guessed: &str| match app.failures.must_wait(peer, guessed) {
+        None => Ok(()),
+        Some(seconds) => {
+            let detail = "too many wrong tokens came from there";
+            Err(Problem::busy(StatusCode::TOO_MANY_REQUESTS, detail, seconds))
+        }
+    };
+    // The salt of each resource's add-on is guessed for itself, and ids that no resource has together: whoever guesses at some keeps
+    // nobody out who has another.
+    let guessed = format!("sign-on {id}");
+    wait(&guessed)?;
     let asked = id.clone();
     let owners = app.manage(move |host| host.resource_owners(&asked)).await??;
     let Some(addon) = owners.into_iter().next() else {
-        app.failures.note(peer, unknown, None);
+        wait("sign-on")?;
+        app.failures.note(peer, "sign-on", None);
         return Err(nobody().into());
     };
     let login = SingleSignOn { email, app: application, nav_data: nav_data.clone() };

@@ -84,7 +84,8 @@ pub(super) async fn answer(app: App, router: Router, request: Request<Incoming>)
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
     headers.insert("cross-origin-resource-policy", HeaderValue::from_static("same-origin"));
-    if app.is_secure() {
+    // A name of the operator's own; of others, such as this machine's, browsers would ask nothing plainly any more.
+    if app.is_secure() && app.options.public_url.is_some() {
         headers.insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000"));
     }
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));

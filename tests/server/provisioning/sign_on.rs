@@ -87,6 +87,21 @@ fn a_sign_on_comes_too_early_where_the_add_on_takes_no_calls() {
 }
 
 #[test]
+fn whoever_guesses_at_sign_ons_waits_and_keeps_nobody_out_who_is_vouched_for() {
+    let home = home();
+    let config = home.file("guesses.toml", "[server]\nguesses = 2\n");
+    let server = Server::start_with(&home, &["--config", &config]);
+    create(&server, "u-1", "free");
+    create(&server, "u-2", "free");
+    for (id, salt) in [("unknown", SALT), ("res-u-2", "pepper")] {
+        // On a slow machine, guesses are forgotten meanwhile.
+        let mut guesses = (0..100).map(|_| sign_on(&server, "/sso/login", &form(id, salt, 0)));
+        guesses.find(|answer| answer.status != 403).expect("somebody notices").is(429);
+    }
+    sign_on(&server, "/sso/login", &form("res-u-1", SALT, 0)).is(302);
+}
+
+#[test]
 fn nobody_else_signs_on_and_the_salt_tells_add_ons_apart() {
     let home = home();
     for (addon, salt) in [("other", json!("other-salt")), ("unsalted", Value::Null), ("empty", json!(""))] {
