@@ -141,6 +141,8 @@ fn connections_that_ask_nothing_keep_nobody_out_and_give_way_before_those_of_cli
             server.get(PLUGINS).is(200);
         }
         ask(&mut known);
+        let metrics = server.get("/metrics").is(200).body;
+        assert!(metrics.contains("billhook_http_connections_closed_total{reason=\"room\"}"), "{metrics}");
         fs::write(&end, "").expect("written");
         slow.join().expect("answered");
         drop(idle);

@@ -24,7 +24,11 @@ struct Details {
     outcome_unknown: bool,
     /// Whether the plugin said so itself.
     is_of_plugin: bool,
+    /// Whether the message may quote the plugin's settings.
+    is_about_settings: bool,
 }
+
+const NEEDS_SETTINGS: &str = "the plugin needs settings";
 
 impl HookError {
     fn of_host(hook: Hook, plugin: Option<&str>, kind: ErrorKind, message: String) -> Self {
@@ -39,6 +43,7 @@ impl HookError {
             retry_after: None,
             outcome_unknown: false,
             is_of_plugin: false,
+            is_about_settings: false,
         };
         HookError(Box::new(details))
     }
@@ -83,6 +88,19 @@ impl HookError {
     }
 
     #[cold]
+    pub(super) fn needs_settings(hook: Hook, plugin: &str, reason: &str) -> Self {
+        let mut error = Self::unavailable(hook, plugin, format!("{NEEDS_SETTINGS}: {reason}"));
+        error.0.is_about_settings = true;
+        error
+    }
+
+    /// The message as whoever may not see a plugin's settings may see it.
+    #[cfg(feature = "server")]
+    pub(crate) fn public_message(&self) -> &str {
+        if self.0.is_about_settings { NEEDS_SETTINGS } else { self.message() }
+    }
+
+    #[cold]
     pub(crate) fn invalid(hook: Hook, plugin: &str, message: String) -> Self {
         Self::of_host(hook, Some(plugin), ErrorKind::Invalid, message)
     }
@@ -119,6 +137,7 @@ impl HookError {
             retry_after,
             outcome_unknown,
             is_of_plugin,
+            is_about_settings: false,
         }))
     }
 

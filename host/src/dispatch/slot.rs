@@ -328,8 +328,7 @@ impl Slot {
         let row = &self.row;
         let message = match row.status {
             Status::NeedsSettings => {
-                // Why tells of the settings that it has, and they may be secrets: who may see them asks for it.
-                "the plugin needs settings".to_owned()
+                return HookError::needs_settings(hook, id, row.needs_settings.as_deref().unwrap_or_default());
             }
             Status::Quarantined => row.quarantined.clone().unwrap_or_else(|| "in quarantine".to_owned()),
             Status::Disabled => "the plugin is disabled".to_owned(),

@@ -180,11 +180,17 @@ impl Open {
             let number = connection.number;
             // Or a request of its began just now: then it is another's turn.
             if connection.give_way() {
+                count("room");
                 self.remove(number);
                 return Ok(());
             }
         }
     }
+}
+
+/// Counts a connection that is closed before its time, and why: to make room, or because its peer has enough.
+fn count(reason: &'static str) {
+    metrics::counter!("billhook_http_connections_closed_total", "reason" => reason).increment(1);
 }
 
 /// A peer as it is counted.
@@ -230,6 +236,7 @@ impl Connections {
     fn place_at(self: &Arc<Self>, peer: SocketAddr, is_shared: bool, now: u64) -> Result<Place, NoPlace> {
         let mut open = self.open();
         if !is_shared && open.of_peers.get(&counted(peer)).is_some_and(|count| *count >= self.most_of_peer) {
+            count("peer");
             return Err(NoPlace::OfPeer);
         }
         if open.all.len() >= self.most {

@@ -175,7 +175,7 @@ pub(super) fn panicked(panic: &(dyn Any + Send)) -> Response {
 impl From<HookError> for Problem {
     fn from(error: HookError) -> Self {
         let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut problem = Problem::new(status, error.message());
+        let mut problem = Problem::new(status, error.public_message());
         let more = serde_json::to_value(&error).unwrap_or_default();
         for (key, value) in more.as_object().into_iter().flatten() {
             if !["status", "message"].contains(&key.as_str()) {
