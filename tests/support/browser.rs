@@ -2,7 +2,9 @@
 
 use std::{
     io::{self, BufRead, BufReader, Write},
+    path::Path,
     process::{Child, Command, Stdio},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -19,6 +21,7 @@ pub(crate) struct Browser {
     /// The address of its session.
     session: String,
     _profile: TempDir,
+    _turn: MutexGuard<'static, ()>,
 }
 
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
@@ -28,6 +31,26 @@ fn program(names: &[&str]) -> Option<std::path::PathBuf> {
     let path = std::env::var_os("PATH")?;
     let folders: Vec<_> = std::env::split_paths(&path).collect();
     names.iter().flat_map(|name| folders.iter().map(move |folder| folder.join(name))).find(|path| path.is_file())
+}
+
+/// Starts the driver. Its port, if it got one.
+fn start_driver(program: &Path) -> Option<(Child, String)> {
+    let mut command = Command::new(program);
+    let mut driver = command.arg("--port=0").stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("it starts");
+    let mut lines = BufReader::new(driver.stdout.take().expect("piped")).lines();
+    let port = lines.find_map(|line| {
+        let line = line.expect("readable");
+        let port = line.strip_prefix("ChromeDriver was started successfully on port ")?;
+        Some(port.trim_end_matches('.').to_owned())
+    });
+    let Some(port) = port else {
+        let _ = driver.kill();
+        let _ = driver.wait();
+        return None;
+    };
+    // Whatever else it says is read, so that it never waits.
+    std::thread::spawn(move || lines.for_each(drop));
+    Some((driver, port))
 }
 
 impl Browser {
@@ -41,25 +64,20 @@ impl Browser {
                 writeln!(io::stderr(), "SKIPPED: chromium and chromedriver are not installed, so no browser is tested");
             return None;
         };
-        let mut driver = Command::new(driver)
-            .arg("--port=0")
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the driver starts");
-        let mut lines = BufReader::new(driver.stdout.take().expect("piped")).lines();
-        let port = lines.find_map(|line| {
-            let line = line.expect("readable");
-            let port = line.strip_prefix("ChromeDriver was started successfully on port ")?;
-            Some(port.trim_end_matches('.').to_owned())
-        });
-        let port = port.expect("the driver says where it is");
-        // Whatever else it says is read, so that it never waits.
-        std::thread::spawn(move || lines.for_each(drop));
+        // One at a time: they are large, and the machines small.
+        static TURN: Mutex<()> = Mutex::new(());
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        // The port that it chose may be somebody else's by the time it listens; it ends then.
+        let (driver, port) = (0..20).find_map(|_| start_driver(&driver)).expect("the driver says where it is");
         let profile = tempfile::tempdir().expect("a folder");
         let agent = super::server::agent();
-        let mut browser =
-            Browser { driver, agent, session: format!("http://127.0.0.1:{port}/session"), _profile: profile };
+        let mut browser = Browser {
+            driver,
+            agent,
+            session: format!("http://127.0.0.1:{port}/session"),
+            _profile: profile,
+            _turn: turn,
+        };
         let folder = format!("--user-data-dir={}", browser._profile.path().display());
         let arguments = [
             "--headless",
