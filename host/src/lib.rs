@@ -58,7 +58,7 @@ pub use billhook_plugin_api::abi::record::API_VERSION;
 pub use billhook_plugin_api::{Decimal, ErrorKind, Hook, Json, Timestamp, data};
 pub use child_process::run_child_process;
 pub use database::DatabaseError;
-pub use dispatch::{Forbidden, HookError};
+pub use dispatch::{Forbidden, HookError, LONGEST_OBJECT_ID};
 pub use events::{
     BadEventName, BadHandler, EventInfo, EventKind, Handler, HandlerStatus, ListenerKind, Mode, NewEvent, OnFailure,
     RetryPolicy, Task, UnknownEvent,

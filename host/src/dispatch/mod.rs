@@ -390,15 +390,15 @@ impl Finder<'_> {
 
 /// As much of an object's id as the log keeps: an id is short.
 pub(crate) fn brief(id: &str) -> &str {
-    let mut end = id.len().min(LONGEST_ID);
+    let mut end = id.len().min(LONGEST_OBJECT_ID);
     while !id.is_char_boundary(end) {
         end -= 1;
     }
     &id[..end]
 }
 
-/// An object's id is no longer.
-pub(crate) const LONGEST_ID: usize = 1024;
+/// So many bytes an object's id has at most: a longer one is refused in an event, and cut off in the execution log.
+pub const LONGEST_OBJECT_ID: usize = 1024;
 
 /// How a call that didn't go through is noted.
 pub(crate) fn status_of(error: &HookError) -> ExecutionStatus {

@@ -37,13 +37,17 @@ impl ExecutionLog {
     ///
     /// One that has to look at too much is broken off.
     pub(crate) fn search(&self, filter: &ExecutionFilter) -> Result<Vec<Execution>, ExecutionLogError> {
+        self.search_for(filter, LONGEST)
+    }
+
+    fn search_for(&self, filter: &ExecutionFilter, limit: Duration) -> Result<Vec<Execution>, ExecutionLogError> {
         let mut connection = self.searcher()?;
-        let end = Instant::now() + LONGEST;
+        let end = Instant::now() + limit;
         connection.progress_handler(10_000, Some(move || Instant::now() >= end))?;
         let found = find(&connection, filter);
         connection.progress_handler(0, None::<fn() -> bool>)?;
         found.map_err(|error| match error.sqlite_error_code() {
-            Some(ErrorCode::OperationInterrupted) => DatabaseError::TooLong(LONGEST).into(),
+            Some(ErrorCode::OperationInterrupted) => DatabaseError::TooLong(limit).into(),
             _ => error.into(),
         })
     }
@@ -105,4 +109,52 @@ fn find(connection: &Connection, filter: &ExecutionFilter) -> rusqlite::Result<V
         })
     })?;
     rows.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::executions::{Name, Note, Retention};
+
+    fn note(number: usize) -> Note {
+        Note {
+            at: SystemTime::now(),
+            event: Name::Hook("on_product_acquisition"),
+            object: format!("asset-{number}"),
+            kind: ListenerKind::Plugin,
+            listener: "healthy".into(),
+            attempt: 1,
+            status: ExecutionStatus::Success,
+            error: None,
+            response: String::new(),
+            took: Duration::from_micros(1),
+            delivery: None,
+        }
+    }
+
+    #[test]
+    fn a_search_that_takes_too_long_is_broken_off_and_the_next_one_is_not() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let log = ExecutionLog::new(folder.path(), Retention::default());
+        log.write(&(0..20_000).map(note).collect::<Vec<_>>(), 0).expect("written");
+        // It has to look at all.
+        let nothing = ExecutionFilter { event: Some("nothing".to_owned()), limit: 1, ..ExecutionFilter::default() };
+        let error = log.search_for(&nothing, Duration::ZERO).expect_err("broken off");
+        assert!(error.is_too_long(), "{error}");
+        assert_eq!(log.search(&nothing).expect("searched"), []);
+        let one = ExecutionFilter { object: Some("asset-7".to_owned()), ..ExecutionFilter::default() };
+        assert_eq!(log.search(&one).expect("searched").len(), 1);
+    }
+
+    #[test]
+    fn whoever_searches_holds_up_nobody_who_writes() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let log = ExecutionLog::new(folder.path(), Retention::default());
+        let searching = log.searcher().expect("opened");
+        log.write(&[note(1)], 0).expect("written while somebody searches");
+        drop(searching);
+        assert_eq!(log.search(&ExecutionFilter::default()).expect("searched").len(), 1);
+    }
 }

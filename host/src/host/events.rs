@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{Host, HostError};
 use crate::{
-    dispatch::{Forbidden, LONGEST_ID, replace_data},
+    dispatch::{Forbidden, LONGEST_OBJECT_ID, replace_data},
     events::{
         BadEventName, BadHandler, EventInfo, EventNames, Handler, HandlerStatus, LARGEST_DATA, Listener, ListenerKind,
         Mode, NewEvent, Task, UnknownEvent,
@@ -211,8 +211,8 @@ impl Host {
         if data.len() > LARGEST_DATA {
             return Err(wrong(format!("its data has {} bytes; at most {LARGEST_DATA} are taken", data.len())));
         }
-        if event.object_id.as_ref().is_some_and(|id| id.as_str().len() > LONGEST_ID) {
-            return Err(wrong(format!("its object's id has more than {LONGEST_ID} bytes")));
+        if event.object_id.as_ref().is_some_and(|id| id.as_str().len() > LONGEST_OBJECT_ID) {
+            return Err(wrong(format!("its object's id has more than {LONGEST_OBJECT_ID} bytes")));
         }
         if carries_no_data && !is_empty(data) {
             return Err(wrong("this event carries no data".to_owned()));

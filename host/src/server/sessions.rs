@@ -109,3 +109,19 @@ impl Sessions {
         all.retain(|_, (_, used)| used.elapsed() <= IDLE);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_begins_many_sessions_ends_their_own_and_nobody_elses() {
+        let sessions = Sessions::default();
+        let begin = |token: &str| sessions.begin(Some(token.to_owned())).expect("begun");
+        let (other, first) = (begin("other"), begin("many"));
+        let later: Vec<String> = (0..MOST_OF_TOKEN).map(|_| begin("many")).collect();
+        assert!(sessions.find(&first, true).is_none());
+        assert!(later.iter().all(|name| sessions.find(name, true).is_some()));
+        assert_eq!(sessions.find(&other, true).and_then(|session| session.token).as_deref(), Some("other"));
+    }
+}

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
-    Catalogue, CatalogueError, HookAnswer, HookError, HookObjects, HostError, Scope, UsageRefreshed,
+    Catalogue, CatalogueError, HookAnswer, HookError, HookObjects, HostError, LONGEST_OBJECT_ID, Scope, UsageRefreshed,
     server::{
         body::JsonBody,
         operation::{Api, operation},
@@ -26,8 +26,6 @@ use crate::{
 };
 
 const TAG: &str = "backend";
-/// An asset's id is no longer.
-const LONGEST_ID: usize = 1024;
 
 /// What a hook came to.
 #[derive(Debug, Serialize, ToSchema)]
@@ -206,7 +204,7 @@ async fn call(
     JsonBody(objects): JsonBody<Box<HookObjects>>,
 ) -> Result<Json<Outcome>, Problem> {
     let hook = hook(&name)?;
-    objects.asset.as_ref().map_or(Ok(()), check_id)?;
+    objects.asset.as_ref().map_or(Ok(()), |asset| check_id(&asset.id))?;
     let own = objects.asset.as_ref().map(|asset| asset.resource_type.as_str());
     let asset_type = match hook {
         Hook::OnPreProductSpecValidation | Hook::GetUsageSpecs => objects.asset_t.as_deref().or(own),
@@ -276,7 +274,7 @@ impl Notification {
             let detail = "\"assets\" is missing, and the contract's offering has no asset";
             return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
         }
-        assets.iter().try_for_each(check_id)?;
+        assets.iter().try_for_each(|asset| check_id(&asset.id))?;
         let offering = contract.offering.off_id.clone();
         Ok((order, contract, Expanded { offering, assets }))
     }
@@ -292,11 +290,11 @@ impl Expanded {
 }
 
 /// Refuses an asset whose id is none: the log keeps ids, and whoever looks at it gets them.
-fn check_id(asset: &Asset) -> Result<(), Problem> {
-    if asset.id.len() <= LONGEST_ID {
+fn check_id(id: &str) -> Result<(), Problem> {
+    if id.len() <= LONGEST_OBJECT_ID {
         return Ok(());
     }
-    Err(Problem::bad_request(format!("the asset's id has more than {LONGEST_ID} bytes")))
+    Err(Problem::bad_request(format!("the asset's id has more than {LONGEST_OBJECT_ID} bytes")))
 }
 
 async fn notify(
@@ -359,7 +357,7 @@ async fn use_asset(
     PathPart(id): PathPart,
     JsonBody(InUse { resource_type }): JsonBody<InUse>,
 ) -> Result<StatusCode, Problem> {
-    check_id(&Asset { id: id.clone(), ..Asset::default() })?;
+    check_id(&id)?;
     let is_known = app.manage(move |host| host.use_asset(&id, &resource_type).map(|known| (known, resource_type)));
     match is_known.await?.map_err(|error: HostError| Problem::from(error))? {
         (true, _) => Ok(StatusCode::NO_CONTENT),
