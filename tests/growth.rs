@@ -17,47 +17,19 @@ use crate::{
 };
 
 /// What the next minor version adds: file, what to look for, what to put in its place.
-const ADDITIONS: [(&str, &str, &str); 17] = [
+const ADDITIONS: [(&str, &str, &str); 9] = [
     ("plugin-api/Cargo.toml", "version = \"1.2.0\"", "version = \"1.3.0\""),
+    // A hook: one entry.
     (
-        "plugin-api/src/hook.rs",
-        "    /// Which units the plugin",
-        "    /// Renewed.\n    OnProductRenewal = \"on_product_renewal\",\n    /// Which units the plugin",
+        "plugin-api/src/hooks.rs",
+        "                    AddonSignOnHook(resource: Text, login: Login) -> Location;\n            }\n",
+        "                    AddonSignOnHook(resource: Text, login: Login) -> Location;\n            }\n            Plugin since \"1.3\" {\n                /// Renewed.\n                OnProductRenewal, on_product_renewal = on_product_renewal:\n                    OrderHook(asset: Asset, contract: Contract, order: Order) -> Changes;\n            }\n",
     ),
-    (
-        "plugin-api/src/plugin.rs",
-        "    /// The units that the plugin",
-        "    /// Renewed.\n    fn on_product_renewal(&self, asset: &mut Asset<'_>, contract: &Contract<'_>, order: &Order<'_>) -> Result<(), PluginError> {\n        let _ = (asset, contract, order);\n        Ok(())\n    }\n\n    /// The units that the plugin",
-    ),
-    (
-        "plugin-api/src/abi/types.rs",
-        "    pub addon_single_sign_on: Option<AddonSignOnHook>,",
-        "    pub addon_single_sign_on: Option<AddonSignOnHook>,\n    pub on_product_renewal: Option<OrderHook>,",
-    ),
+    // A field of an object.
     (
         "plugin-api/src/abi/types.rs",
         "    /// `data::Asset::extra`\n    #[sabi(last_prefix_field)]\n    pub extra: GetText,",
         "    /// `data::Asset::extra`\n    #[sabi(last_prefix_field)]\n    pub extra: GetText,\n    /// `data::Asset::language`\n    pub language: GetText,",
-    ),
-    (
-        "plugin-api/src/abi/glue.rs",
-        "        get_pending_accounting: None,",
-        "        get_pending_accounting: None,\n        on_product_renewal: None,",
-    ),
-    (
-        "plugin-api/src/abi/glue.rs",
-        "    Plugin get_usage_specs = get_usage_specs: BareHook()",
-        "    Plugin on_product_renewal = on_product_renewal: OrderHook(asset: AssetInCall => asset exclusive,\n        contract: ContractHandle => contract shared, order: OrderHandle => order shared);\n    Plugin get_usage_specs = get_usage_specs: BareHook()",
-    ),
-    (
-        "plugin-api/src/abi/module.rs",
-        "            Hook::GetUsageSpecs => module",
-        "            Hook::OnProductRenewal => module.on_product_renewal().is_some(),\n            Hook::GetUsageSpecs => module",
-    ),
-    (
-        "plugin-api/src/abi/module.rs",
-        "    /// Calls `get_usage_specs`.",
-        "    /// Calls `on_product_renewal`.\n    pub fn on_product_renewal(&self, asset: &Asset, contract: &Contract, order: &Order) -> Result<AssetChanges, PluginError> {\n        self.order_hook(self.module.on_product_renewal(), asset, contract, order.into())\n    }\n\n    /// Calls `get_usage_specs`.",
     ),
     (
         "plugin-api/src/abi/tables.rs",
@@ -78,16 +50,6 @@ const ADDITIONS: [(&str, &str, &str); 17] = [
         "plugin-api/src/objects.rs",
         "    /// Whether any user may download",
         "    /// Its language.\n    pub fn language(&self) -> Option<&'a str> {\n        self.0.text(|table| table.language())\n    }\n\n    /// Whether any user may download",
-    ),
-    (
-        "host/src/runtime/call.rs",
-        "            Hook::GetUsageSpecs => {",
-        "            Hook::OnProductRenewal => plugin.on_product_renewal(asset()?, contract()?, order()?).map(HookAnswer::from),\n            Hook::GetUsageSpecs => {",
-    ),
-    (
-        "host/src/runtime/plugin.rs",
-        "    /// Calls `get_usage_specs`.",
-        "    /// Calls `on_product_renewal`.\n    pub(crate) fn on_product_renewal(&self, asset: &Asset, contract: &Contract, order: &billhook_plugin_api::data::Order) -> Result<AssetChanges, CallFailure> {\n        match self.here(Hook::OnProductRenewal)? {\n            Some(hooks) => Ok(hooks.on_product_renewal(asset, contract, order)?),\n            None => self.changes(Hook::OnProductRenewal, Borrowed { asset: Some(asset), contract: Some(contract), order: Some(order), ..Borrowed::default() }),\n        }\n    }\n\n    /// Calls `get_usage_specs`.",
     ),
     // The new host's outputs must not take the place of this one's.
     ("host/Cargo.toml", "name = \"billhook\"\nversion", "name = \"billhook-next\"\nversion"),

@@ -95,7 +95,7 @@ fn a_panic_in_any_hook_is_an_internal_error_with_message_and_place() {
     // It provides no add-on.
     let is_panicking = |hook: &Hook| *hook != Hook::GetUsageSpecs && !hook.name().starts_with("addon_");
     for hook in Hook::ALL.iter().copied().filter(is_panicking) {
-        let error = host.call("zoo", hook, &objects).expect_err("it panics");
+        let error = host.call("zoo", hook, objects.clone()).expect_err("it panics");
         assert_eq!((error.kind(), error.status(), error.plugin()), (ErrorKind::Internal, 500, Some("zoo")));
         assert!(error.message().starts_with("the plugin panicked at "), "{error}");
         assert!(error.message().contains("panic_in_each_hook.rs:"), "{error}");

@@ -18,7 +18,10 @@ use std::{
     time::Duration,
 };
 
-use billhook_plugin_api::{Hook, PluginError};
+use billhook_plugin_api::{
+    Hook, PluginError,
+    call::{HookObjects, HookReply},
+};
 
 pub use error::HostError;
 pub use events::{EventError, HandlerFilter, Step};
@@ -27,14 +30,14 @@ pub use install::{Downgrade, Install, Installed};
 use crate::{
     accounting::{Accounting, UsageApi},
     delivery::Deliverer,
-    dispatch::{Dispatcher, HookError, Loader, Phases, TICK},
+    dispatch::{Dispatcher, HookError, Loader, Phases, TICK, Target},
     events::{Caller, HandlerOptions},
     executions::{ExecutionLog, Retention},
     ledger::Ledger,
     package::{self, CheckReport, Limits},
     provisioning::KnownAddons,
     registry::{DispatchRow, PluginDetails, PluginSummary, Registry, RegistryError},
-    runtime::{ChildProgram, Confinement, HookAnswer, HookObjects, StateStore, lacking, sweep_workers},
+    runtime::{ChildProgram, Confinement, StateStore, lacking, sweep_workers},
 };
 use background::Background;
 use home::Home;
@@ -385,14 +388,19 @@ impl Host {
         self.shared.dispatcher.implements_hook(id, hook)
     }
 
-    /// Calls any hook of the plugin of an asset type, with objects in their JSON form.
-    pub fn call_type(&self, asset_type: &str, hook: Hook, objects: &HookObjects) -> Result<HookAnswer, HookError> {
-        self.shared.dispatcher.call_type(asset_type, hook, objects)
+    /// Calls any hook of the plugin of an asset type. Returns `None` where the plugin doesn't implement the hook.
+    pub fn call_type(
+        &self,
+        asset_type: &str,
+        hook: Hook,
+        objects: HookObjects,
+    ) -> Result<Option<HookReply>, HookError> {
+        self.shared.dispatcher.call_with(Target::Type(asset_type), hook, objects)
     }
 
-    /// Calls any hook of a plugin by the plugin's id, with objects in their JSON form.
-    pub fn call(&self, id: &str, hook: Hook, objects: &HookObjects) -> Result<HookAnswer, HookError> {
-        self.shared.dispatcher.call(id, hook, objects)
+    /// Calls any hook of a plugin by the plugin's id. Returns `None` where the plugin doesn't implement the hook.
+    pub fn call(&self, id: &str, hook: Hook, objects: HookObjects) -> Result<Option<HookReply>, HookError> {
+        self.shared.dispatcher.call_with(Target::Plugin(id), hook, objects)
     }
 }
 

@@ -55,6 +55,7 @@ pub use accounting::{
 };
 /// The version of the plugin API that this host has.
 pub use billhook_plugin_api::abi::record::API_VERSION;
+pub use billhook_plugin_api::call::{HookAnswer, HookObjects, HookReply, PendingUsage};
 pub use billhook_plugin_api::{Decimal, ErrorKind, Hook, Json, Timestamp, data};
 pub use child_process::run_child_process;
 pub use database::DatabaseError;
@@ -78,8 +79,7 @@ pub use registry::{
     Status, Token, UsageSpecState,
 };
 pub use runtime::{
-    ChildProgram, Confinement, HookAnswer, HookObjects, HookSettings, Isolation, RuntimeSettings, Stage, TrialError,
-    WorkerLimits,
+    ChildProgram, Confinement, HookSettings, Isolation, RuntimeSettings, Stage, TrialError, WorkerLimits,
 };
 
 /// Runs the examples of the embedding guide as tests.

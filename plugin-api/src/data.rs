@@ -353,6 +353,14 @@ impl AssetChanges {
         self == &AssetChanges::default()
     }
 
+    /// Adds later changes: where both have a field, the later one stays.
+    pub fn add(&mut self, later: AssetChanges) {
+        let AssetChanges { meta_info, content_type, download_link } = later;
+        self.meta_info = meta_info.or(self.meta_info.take());
+        self.content_type = content_type.or(self.content_type.take());
+        self.download_link = download_link.or(self.download_link.take());
+    }
+
     /// Writes the changes onto an asset.
     pub fn apply(self, asset: &mut Asset) {
         if let Some(meta_info) = self.meta_info {

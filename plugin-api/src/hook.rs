@@ -2,62 +2,95 @@
 
 use std::{fmt, str::FromStr};
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::hooks::for_each_hook;
+
 macro_rules! hooks {
-    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
+    ($($trait:ident since $since:literal {$(
+        $(#[doc = $doc:literal])* $(#[sabi($sabi:ident)])?
+        $variant:ident, $name:ident = $function:ident: $table:ident($($object:ident: $kind:ident),*) -> $reply:ident;
+    )*})*) => {
         /// A hook of the [`Plugin`](crate::Plugin) trait, or of [`AddonProvisioning`](crate::AddonProvisioning).
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[non_exhaustive]
-        pub enum Hook { $($(#[$doc])* $variant,)* }
+        pub enum Hook { $($($(#[doc = $doc])* $variant,)*)* }
 
         impl Hook {
-            /// Every hook, in the order of an asset's life; what is about no asset comes last.
-            pub const ALL: &'static [Hook] = &[$(Hook::$variant,)*];
+            /// Every hook, in the order in which they came: first those of an asset, in the order of its life.
+            pub const ALL: &'static [Hook] = &[$($(Hook::$variant,)*)*];
 
-            /// The name of the function in the trait; those of an add-on have `addon_` before it.
+            /// Returns the name of the function in the trait; those of an add-on have `addon_` before it.
             pub const fn name(self) -> &'static str {
-                match self { $(Hook::$variant => $name,)* }
+                match self { $($(Hook::$variant => stringify!($name),)*)* }
+            }
+
+            /// Returns the names of the objects that the hook takes, as they are in JSON.
+            pub const fn objects(self) -> &'static [&'static str] {
+                match self { $($(Hook::$variant => &[$(stringify!($object)),*],)*)* }
             }
         }
     };
 }
 
-hooks! {
-    /// Before the backend validates a product specification.
-    OnPreProductSpecValidation = "on_pre_product_spec_validation",
-    /// After it validated the specification and saved the asset.
-    OnPostProductSpecValidation = "on_post_product_spec_validation",
-    /// Before the specification's id is written onto the asset.
-    OnPreProductSpecAttachment = "on_pre_product_spec_attachment",
-    /// After the specification's id was written onto the asset.
-    OnPostProductSpecAttachment = "on_post_product_spec_attachment",
-    /// Before a new version of the asset is saved.
-    OnPreProductSpecUpgrade = "on_pre_product_spec_upgrade",
-    /// After a new version of the asset was saved.
-    OnPostProductSpecUpgrade = "on_post_product_spec_upgrade",
-    /// Before an offering's pricing model is validated.
-    OnPreProductOfferingValidation = "on_pre_product_offering_validation",
-    /// After an offering's pricing model was validated.
-    OnPostProductOfferingValidation = "on_post_product_offering_validation",
-    /// A customer acquired a product with the asset.
-    OnProductAcquisition = "on_product_acquisition",
-    /// A customer's product was suspended.
-    OnProductSuspension = "on_product_suspension",
-    /// Which units the plugin can account for.
-    GetUsageSpecs = "get_usage_specs",
-    /// Usage that was not yet accounted.
-    GetPendingAccounting = "get_pending_accounting",
-    /// An event that the plugin listens to; about no asset.
-    OnEvent = "on_event",
-    /// A platform's customer added the add-on.
-    AddonCreate = "addon_create",
-    /// A platform's customer chose another plan.
-    AddonUpdate = "addon_update",
-    /// A platform's customer removed the add-on.
-    AddonDelete = "addon_delete",
-    /// What the platform proves itself with.
-    AddonCredentials = "addon_credentials",
-    /// A platform's customer wants to see a resource.
-    AddonSingleSignOn = "addon_single_sign_on",
+for_each_hook!(hooks);
+
+/// A set of hooks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HookSet(u64);
+
+impl HookSet {
+    const fn bit(hook: Hook) -> u64 {
+        1 << hook as u32
+    }
+
+    /// Returns whether the set has a hook.
+    #[inline]
+    pub const fn contains(self, hook: Hook) -> bool {
+        self.0 & Self::bit(hook) != 0
+    }
+
+    /// Adds a hook.
+    pub const fn insert(&mut self, hook: Hook) {
+        self.0 |= Self::bit(hook);
+    }
+
+    /// Returns whether the set has no hook.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
+
+impl FromIterator<Hook> for HookSet {
+    fn from_iter<I: IntoIterator<Item = Hook>>(hooks: I) -> Self {
+        let mut set = HookSet::default();
+        hooks.into_iter().for_each(|hook| set.insert(hook));
+        set
+    }
+}
+
+impl Serialize for Hook {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+impl<'de> Deserialize<'de> for Hook {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Name;
+        impl de::Visitor<'_> for Name {
+            type Value = Hook;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the name of a hook")
+            }
+
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<Hook, E> {
+                name.parse().map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_str(Name)
+    }
 }
 
 impl fmt::Display for Hook {

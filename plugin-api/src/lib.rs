@@ -56,9 +56,12 @@
 #[doc(hidden)]
 pub mod abi;
 mod addon;
+#[doc(hidden)]
+pub mod call;
 pub mod data;
 mod error;
 mod hook;
+mod hooks;
 mod json;
 mod objects;
 mod plugin;
@@ -70,7 +73,7 @@ mod values;
 
 pub use addon::AddonProvisioning;
 pub use error::{ErrorKind, PluginError};
-pub use hook::{Hook, UnknownHook};
+pub use hook::{Hook, HookSet, UnknownHook};
 pub use json::Json;
 pub use objects::{AddonRequest, Asset, AssetRef, Charge, Contract, Event, Offering, Order, User};
 pub use plugin::Plugin;

@@ -5,12 +5,12 @@ use std::borrow::Cow;
 use utoipa::{
     PartialSchema, ToSchema,
     openapi::{
-        Object, RefOr, Schema,
-        schema::{KnownFormat, ObjectBuilder, OneOfBuilder, SchemaFormat, Type},
+        Object, Ref, RefOr, Schema,
+        schema::{AllOfBuilder, ArrayBuilder, KnownFormat, ObjectBuilder, OneOfBuilder, SchemaFormat, Type},
     },
 };
 
-use crate::{Decimal, Json, Timestamp, data};
+use crate::{Decimal, Json, PendingAccounting, Timestamp, UsageSpec, call::HookAnswer, data};
 
 macro_rules! schema {
     ($($type:ty = $name:literal: $schema:expr;)*) => {$(
@@ -58,4 +58,46 @@ schema! {
         .property("data", Json::schema())
         .required("event")
         .into();
+}
+
+/// A reference to the schema of a type, which is in the document, too.
+fn reference<T: ToSchema>() -> Ref {
+    Ref::from_schema_name(T::name())
+}
+
+impl PartialSchema for HookAnswer {
+    fn schema() -> RefOr<Schema> {
+        let described = |reference: Ref, text: &str| AllOfBuilder::new().item(reference).description(Some(text));
+        ObjectBuilder::new()
+            .description(Some("What a hook answered, and what it changed."))
+            .property("changes", described(reference::<data::AssetChanges>(), "What it changed on its asset."))
+            .required("changes")
+            .property(
+                "usage_specs",
+                ArrayBuilder::new()
+                    .items(reference::<UsageSpec>())
+                    .description(Some("The answer of `get_usage_specs`.")),
+            )
+            .property(
+                "pending_accounting",
+                described(reference::<PendingAccounting>(), "The answer of `get_pending_accounting`."),
+            )
+            .into()
+    }
+}
+
+impl ToSchema for HookAnswer {
+    fn name() -> Cow<'static, str> {
+        Cow::Borrowed("HookAnswer")
+    }
+
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        fn add<T: ToSchema>(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+            schemas.push((T::name().into_owned(), T::schema()));
+            T::schemas(schemas);
+        }
+        add::<data::AssetChanges>(schemas);
+        add::<UsageSpec>(schemas);
+        add::<PendingAccounting>(schemas);
+    }
 }

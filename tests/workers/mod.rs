@@ -247,7 +247,7 @@ fn a_worker_lives_on_when_the_thread_that_made_its_first_call_ends_and_ends_when
     assert_eq!(rogue.pid(), pid);
     assert_eq!(rogue.host.workers(), 1);
     wait_for("it to be ended", || rogue.host.workers() == 0 && processes(&rogue.home).is_empty());
-    let state = rogue.host.call("healthy", billhook::Hook::OnProductAcquisition, &Default::default());
+    let state = rogue.host.call("healthy", billhook::Hook::OnProductAcquisition, Default::default());
     assert!(state.is_err(), "an asset is missing");
     assert_ne!(rogue.pid(), pid);
 }
@@ -276,7 +276,7 @@ fn log_settings_state_and_contracts_work_as_in_the_process_of_the_host() {
     kill(rogue.pid(), rustix::process::Signal::KILL);
     assert_eq!(rogue.answers("state", ""), 3);
     // An instance that is ended puts its things in order.
-    let reader = |host: &Host| host.call("rogue", billhook::Hook::OnProductSuspension, &suspension());
+    let reader = |host: &Host| host.call("rogue", billhook::Hook::OnProductSuspension, suspension());
     reader(&rogue.host).expect("another hook works too");
     let Rogue { home, host } = rogue;
     drop(host);
@@ -422,7 +422,7 @@ fn waiting_for_a_free_worker_counts_towards_the_deadline_and_two_work_at_once() 
     thread::scope(|scope| {
         let busy = scope.spawn(|| rogue.does("sleep", "2000"));
         thread::sleep(Duration::from_millis(500));
-        let error = rogue.host.call("rogue", billhook::Hook::OnProductSuspension, &suspension()).expect_err("no turn");
+        let error = rogue.host.call("rogue", billhook::Hook::OnProductSuspension, suspension()).expect_err("no turn");
         assert_eq!(error.message(), "no worker was free for 0.4 s: nothing was done");
         assert!(!error.is_outcome_unknown() && error.kind() == ErrorKind::Unavailable);
         busy.join().expect("no panic").expect("it went through");

@@ -7,16 +7,16 @@ use std::{
 
 use billhook_plugin_api::{
     Hook, PendingAccounting, Timestamp,
+    call::{HookCall, HookReply},
     data::{Asset, AssetChanges, Contract, Order, UsageRecord, UsageSpec},
 };
 
 use super::{Accounting, UsageApiError, UsageError, send::Sent};
 use crate::{
-    dispatch::{Dispatcher, HookError},
+    dispatch::{Dispatcher, HookError, Target},
     lifecycle::{Catalogue, assets_of_offering},
     locks::Lock,
     registry::{NewUsage, UsageContract, UsageKey, UsageReport},
-    runtime::Borrowed,
 };
 
 /// What a refresh of a contract's usage came to. Everything that plugins reported is recorded, whatever became of sending it:
@@ -166,11 +166,10 @@ impl Accounting {
                 contract = &own;
             }
         }
-        let objects = Borrowed { contract: Some(contract), order: Some(order), ..Borrowed::default() };
-        let asked =
-            dispatcher.about(hook, asset, objects, |plugin| plugin.get_pending_accounting(asset, contract, order));
-        let (pending, changes) = match asked {
-            Ok(answered) => answered,
+        let call = HookCall::GetPendingAccounting { asset, contract, order: order.into() };
+        let (pending, changes) = match dispatcher.call(Target::Type(&asset.resource_type), call) {
+            Ok(Some(HookReply::GetPendingAccounting(returned))) => (returned.pending_accounting, returned.changes),
+            Ok(_) => Default::default(),
             Err(refusal) => return Ok(Err(refusal)),
         };
         let units = self.registry.declared_units(&plugin)?.unwrap_or_default();

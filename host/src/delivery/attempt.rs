@@ -165,7 +165,7 @@ fn call_handler(shared: &Shared, name: &str, event: &Event) -> (Attempt, RetryPo
 }
 
 fn call_plugin(shared: &Shared, id: &str, event: &Event) -> Attempt {
-    let Err(error) = shared.dispatcher.on_event(id, event) else { return Attempt::success(String::new()) };
+    let Err(error) = shared.dispatcher.deliver(id, event) else { return Attempt::success(String::new()) };
     let (status, message) = (status_of(&error), error.message().to_owned());
     match error.kind() {
         ErrorKind::Unavailable | ErrorKind::Internal => {

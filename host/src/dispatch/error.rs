@@ -6,7 +6,10 @@ use billhook_plugin_api::{ErrorKind, Hook};
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 use super::Forbidden;
-use crate::{ledger::LedgerError, runtime::CallFailure};
+use crate::{
+    ledger::LedgerError,
+    runtime::{CallFailure, Fault, FaultKind},
+};
 
 /// A refusal or a failure of a hook, with who refused what.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +24,8 @@ struct Details {
     kind: ErrorKind,
     message: String,
     retry_after: Option<Duration>,
+    /// What became of the call, where it is known that the plugin didn't answer it.
+    fault: Option<FaultKind>,
     outcome_unknown: bool,
     /// Whether the plugin said so itself.
     is_of_plugin: bool,
@@ -41,6 +46,7 @@ impl HookError {
             kind,
             message,
             retry_after: None,
+            fault: None,
             outcome_unknown: false,
             is_of_plugin: false,
             is_about_settings: false,
@@ -118,13 +124,16 @@ impl HookError {
     #[cold]
     pub(super) fn of_call(hook: Hook, plugin: &str, failure: CallFailure) -> Self {
         let is_of_plugin = matches!(failure, CallFailure::Plugin(_));
-        let (kind, message, retry_after, outcome_unknown) = match failure {
+        let (kind, message, retry_after, fault) = match failure {
             CallFailure::Plugin(error) => {
                 let message = error.message();
                 let message = if error.is_panic() { format!("the plugin {message}") } else { message.to_owned() };
-                (error.kind(), message, error.retry_after(), false)
+                (error.kind(), message, error.retry_after(), None)
             }
-            CallFailure::Runtime(fault) => (fault.kind, fault.message, fault.retry_after, fault.outcome_unknown),
+            CallFailure::Runtime(fault) => {
+                let Fault { kind, message, retry_after } = *fault;
+                (kind.error_kind(), message, retry_after, Some(kind))
+            }
         };
         let plugin = Some(plugin.to_owned());
         HookError(Box::new(Details {
@@ -135,10 +144,16 @@ impl HookError {
             kind,
             message,
             retry_after,
-            outcome_unknown,
+            fault,
+            outcome_unknown: fault.is_some_and(FaultKind::is_outcome_unknown),
             is_of_plugin,
             is_about_settings: false,
         }))
+    }
+
+    /// Whether the plugin was called and didn't answer by its deadline.
+    pub(crate) fn is_timed_out(&self) -> bool {
+        self.0.fault == Some(FaultKind::TimedOut)
     }
 
     /// Whether the plugin said so itself, and not the host in its place.

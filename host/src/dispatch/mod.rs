@@ -4,9 +4,9 @@
 //! table that is swapped as a whole when something was installed or changed.
 
 mod error;
-mod hooks;
 mod observe;
 mod phases;
+mod pipeline;
 mod slot;
 mod table;
 
@@ -14,7 +14,7 @@ use std::{
     ops::Deref,
     sync::{Arc, Mutex, PoisonError},
     thread::{self, JoinHandle},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
@@ -22,20 +22,18 @@ use billhook_plugin_api::Hook;
 
 pub(crate) use crate::runtime::overdue::TICK;
 pub use error::HookError;
-use hooks::FromAnswer;
 pub use phases::Forbidden;
 pub(crate) use phases::{Phases, replace_data};
-use slot::NotReady;
+pub(crate) use pipeline::{Returned, Target};
 pub(crate) use slot::{Loader, Slot};
 use table::Table;
 
 use crate::{
-    events::{ListenerKind, Listeners, NewEvent},
-    executions::{ExecutionStatus, Name, Note},
-    ledger::Record,
+    events::Listeners,
+    executions::ExecutionStatus,
     package::Manifest,
     registry::{DispatchRow, Registry, RegistryError, Status},
-    runtime::{Borrowed, CallFailure, HookAnswer, Plugin, overdue},
+    runtime::overdue,
 };
 
 /// Carries calls to plugins.
@@ -118,155 +116,6 @@ impl Dispatcher {
                 tracing::error!(plugin = row.id, "the new settings were refused, the old ones stay: {problem}");
             }
         })
-    }
-
-    /// Calls a hook, and what surrounds it where anybody listens to its calls. Also answers what the after listeners are to be
-    /// told.
-    fn call_in_pair<T: FromAnswer>(
-        &self,
-        hook: Hook,
-        objects: Borrowed<'_>,
-        find: Finder<'_>,
-        call: impl Fn(&Plugin) -> Result<T, CallFailure>,
-    ) -> Result<(T, Vec<Record>), HookError> {
-        let table = self.table.load();
-        if table.is_listened_to(hook) {
-            return self.call_listened_to(hook, &objects, find);
-        }
-        let object = objects.object();
-        Ok((self.call_plugin(hook, &table, find, object, &call)?, Vec::new()))
-    }
-
-    /// Calls a hook, and what surrounds it where anybody listens to its calls; records what the after listeners are told.
-    #[inline]
-    fn call_found<T: FromAnswer>(
-        &self,
-        hook: Hook,
-        objects: Borrowed<'_>,
-        find: Finder<'_>,
-        call: impl Fn(&Plugin) -> Result<T, CallFailure>,
-    ) -> Result<T, HookError> {
-        let table = self.table.load();
-        if !table.is_listened_to(hook) {
-            let object = objects.object();
-            return self.call_plugin(hook, &table, find, object, &call);
-        }
-        self.call_and_tell(hook, &objects, find)
-    }
-
-    #[cold]
-    fn call_and_tell<T: FromAnswer>(
-        &self,
-        hook: Hook,
-        objects: &Borrowed<'_>,
-        find: Finder<'_>,
-    ) -> Result<T, HookError> {
-        let (answer, records) = self.call_listened_to(hook, objects, find)?;
-        self.tell(hook, records)?;
-        Ok(answer)
-    }
-
-    /// Calls a hook of a plugin.
-    #[inline]
-    fn call_plugin<T: Default>(
-        &self,
-        hook: Hook,
-        table: &Table,
-        find: Finder<'_>,
-        object: Option<&str>,
-        call: &impl Fn(&Plugin) -> Result<T, CallFailure>,
-    ) -> Result<T, HookError> {
-        let slot = find.slot(hook, table)?;
-        match slot.plugin(hook) {
-            Ok(Some(plugin)) => self.run(slot, hook, object, plugin, call),
-            Ok(None) => Ok(T::default()),
-            Err(NotReady::Refused(error)) => Err(error),
-            Err(NotReady::NotLoaded(error)) => {
-                // The plugin may have been changed or removed since the table was made: then the answer is of its new
-                // state.
-                let table = self.table_after_refresh();
-                let now = find.slot(hook, &table)?;
-                if Arc::ptr_eq(now, slot) {
-                    return Err(error);
-                }
-                match now.plugin(hook) {
-                    Ok(Some(plugin)) => self.run(now, hook, object, plugin, call),
-                    Ok(None) => Ok(T::default()),
-                    Err(NotReady::Refused(error) | NotReady::NotLoaded(error)) => Err(error),
-                }
-            }
-        }
-    }
-
-    #[inline]
-    fn run<T>(
-        &self,
-        slot: &Slot,
-        hook: Hook,
-        object: Option<&str>,
-        plugin: &Plugin,
-        call: &impl Fn(&Plugin) -> Result<T, CallFailure>,
-    ) -> Result<T, HookError> {
-        if !self.records_hooks || matches!(hook, Hook::OnEvent | Hook::AddonCredentials) {
-            return slot.run(hook, plugin, call);
-        }
-        let start = Instant::now();
-        let answer = slot.run(hook, plugin, call);
-        self.phases.note(Note {
-            at: SystemTime::now(),
-            event: Name::Hook(hook.name()),
-            object: brief(object.unwrap_or_default()).to_owned(),
-            kind: ListenerKind::Plugin,
-            listener: Arc::clone(slot.id()),
-            attempt: 1,
-            status: answer.as_ref().err().map_or(ExecutionStatus::Success, status_of),
-            error: answer.as_ref().err().map(|error| error.message().to_owned()),
-            response: String::new(),
-            took: start.elapsed(),
-            delivery: None,
-        });
-        answer
-    }
-
-    /// Calls a hook whose calls are listened to: before handlers, the plugin with the objects as they left them, and what the
-    /// after listeners are to be told.
-    #[cold]
-    fn call_listened_to<T: FromAnswer>(
-        &self,
-        hook: Hook,
-        objects: &Borrowed<'_>,
-        find: Finder<'_>,
-    ) -> Result<(T, Vec<Record>), HookError> {
-        let table = self.table.load_full();
-        let id = find.slot(hook, &table)?.row().id.clone();
-        let chain = table.listeners.chain(hook.name());
-        let mut objects = Borrowed::to_owned(*objects);
-        let written = |problem: String| HookError::internal(hook, &id, problem);
-        let mut event = NewEvent::new(hook.name()).with_data(phases::data_of(&objects).map_err(written)?);
-        event.object_id = objects.borrowed().object().map(Into::into);
-        let mut changes = self.phases.before_hook(hook, &chain, &event, &mut objects)?;
-        let object = event.object_id.as_ref().map(|id| id.as_str().to_owned());
-        let mut answer: HookAnswer = self
-            .call_plugin(hook, &table, find, object.as_deref(), &|plugin: &Plugin| objects.call(plugin, hook, None))?;
-        phases::add(&mut changes, std::mem::take(&mut answer.changes));
-        let mut records = Vec::new();
-        if !chain.after.is_empty() {
-            if let Some(asset) = &mut objects.asset {
-                changes.clone().apply(asset);
-            }
-            event.data = phases::data_of(&objects).map_err(written)?;
-            let listeners = chain.after.iter().map(|(_, listener)| listener.clone()).collect();
-            records.push(Record { event, listeners });
-        }
-        Ok((T::from_answer(HookAnswer { changes, ..answer }), records))
-    }
-
-    /// Records what listeners are told of hooks that went through. Durable on return.
-    pub(crate) fn tell(&self, hook: Hook, records: Vec<Record>) -> Result<(), HookError> {
-        if records.is_empty() {
-            return Ok(());
-        }
-        self.phases.emit(records).map(drop).map_err(|error| HookError::not_recorded(hook, &error))
     }
 
     /// The generation of the registry that the table was made from.
@@ -369,25 +218,6 @@ impl Drop for Dispatcher {
     }
 }
 
-/// How a plugin is found.
-#[derive(Clone, Copy)]
-enum Finder<'a> {
-    /// By the type of its assets.
-    Type(&'a str),
-    /// By its id, whatever the asset's type is.
-    Id(&'a str),
-}
-
-impl Finder<'_> {
-    #[inline]
-    fn slot(self, hook: Hook, table: &Table) -> Result<&Arc<Slot>, HookError> {
-        match self {
-            Finder::Type(name) => table.by_type(name).ok_or_else(|| HookError::unknown_type(hook, name)),
-            Finder::Id(id) => table.by_id(id).ok_or_else(|| HookError::not_installed(hook, id)),
-        }
-    }
-}
-
 /// As much of an object's id as the log keeps: an id is short.
 pub(crate) fn brief(id: &str) -> &str {
     let mut end = id.len().min(LONGEST_OBJECT_ID);
@@ -404,7 +234,7 @@ pub const LONGEST_OBJECT_ID: usize = 1024;
 pub(crate) fn status_of(error: &HookError) -> ExecutionStatus {
     use billhook_plugin_api::ErrorKind;
     match error.kind() {
-        _ if error.is_outcome_unknown() && error.message().starts_with("timed out") => ExecutionStatus::TimedOut,
+        _ if error.is_timed_out() => ExecutionStatus::TimedOut,
         _ if error.is_outcome_unknown() => ExecutionStatus::Unknown,
         ErrorKind::Internal | ErrorKind::Unavailable => ExecutionStatus::Failed,
         _ => ExecutionStatus::Forbidden,

@@ -3,10 +3,13 @@
 
 use std::{sync::OnceLock, time::Instant};
 
-use billhook_plugin_api::{ErrorKind, Hook};
+use billhook_plugin_api::{
+    ErrorKind, Hook,
+    call::{HookCall, HookReply},
+};
 use metrics::{Counter, Histogram, counter, histogram};
 
-use crate::runtime::{CallFailure, Plugin};
+use crate::runtime::{CallFailure, Instance};
 
 /// The counters of a plugin's hooks. Each hook's are looked up once, because looking them up costs more than counting: whoever
 /// installs a recorder does so before the first call.
@@ -45,21 +48,17 @@ impl Observer {
     }
 
     /// Calls a hook, and tells how it went and how long it took.
-    pub(super) fn observed<T>(
-        &self,
-        hook: Hook,
-        call: impl FnOnce(&Plugin) -> Result<T, CallFailure>,
-        ready: &Plugin,
-    ) -> Result<T, CallFailure> {
+    pub(super) fn observed(&self, instance: &dyn Instance, call: HookCall<'_>) -> Result<HookReply, CallFailure> {
+        let hook = call.hook();
         let _span = tracing::info_span!("hook", plugin = self.plugin, hook = hook.name()).entered();
         let start = Instant::now();
-        let answer = call(ready);
+        let answer = instance.call(call);
         let took = start.elapsed();
         let outcome = match &answer {
             Ok(_) => OK,
             Err(CallFailure::Plugin(error)) if error.kind() == ErrorKind::Internal => FAILED,
             Err(CallFailure::Plugin(_)) => REFUSED,
-            Err(CallFailure::Runtime(fault)) if fault.outcome_unknown => UNKNOWN,
+            Err(CallFailure::Runtime(fault)) if fault.kind.is_outcome_unknown() => UNKNOWN,
             Err(CallFailure::Runtime(_)) => UNAVAILABLE,
         };
         let counters = self.counters(hook);

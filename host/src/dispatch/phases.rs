@@ -9,6 +9,7 @@ use std::{
 
 use billhook_plugin_api::{
     Hook, Json,
+    call::OwnedHookCall,
     data::{Asset, AssetChanges, Event},
 };
 use serde::Serialize;
@@ -19,7 +20,6 @@ use crate::{
     events::{Answer, Called, Caller, Chain, Handler, LARGEST_DATA, ListenerKind, NewEvent, OnFailure},
     executions::{ExecutionLog, ExecutionStatus, Name, Note, Recorder},
     ledger::{Emitted, Ledger, LedgerError, Record},
-    runtime::HookObjects,
 };
 
 /// What a before handler said, or what stands for it: it must not happen.
@@ -162,7 +162,7 @@ impl Phases {
         hook: Hook,
         chain: &Chain,
         event: &NewEvent,
-        objects: &mut HookObjects,
+        call: &mut OwnedHookCall,
     ) -> Result<AssetChanges, HookError> {
         let mut changes = AssetChanges::default();
         if chain.before.is_empty() {
@@ -170,12 +170,13 @@ impl Phases {
         }
         let mut event = event.to_event(1);
         let before = self.before(chain, &mut event, |event, answered| {
-            let asset = objects.asset.as_mut().filter(|_| hook != Hook::OnPreProductSpecValidation);
+            let asset = call.asset_mut();
             let changed = hook_changes(event.data.as_str(), answered.as_str(), asset.as_deref())?;
             if let (Some(asset), false) = (asset, changed.is_empty()) {
                 changed.clone().apply(asset);
-                add(&mut changes, changed);
-                event.data = data_of(objects)?;
+                changes.add(changed);
+                event.data = Json::from_value(&call.borrowed())
+                    .map_err(|error| format!("the objects can't be written as JSON: {error}"))?;
             }
             Ok(())
         });
@@ -184,19 +185,6 @@ impl Phases {
             Err(forbidden) => Err(HookError::forbidden(hook, forbidden)),
         }
     }
-}
-
-/// Adds later changes to earlier ones.
-pub(super) fn add(changes: &mut AssetChanges, later: AssetChanges) {
-    let AssetChanges { meta_info, content_type, download_link, .. } = later;
-    changes.meta_info = meta_info.or(changes.meta_info.take());
-    changes.content_type = content_type.or(changes.content_type.take());
-    changes.download_link = download_link.or(changes.download_link.take());
-}
-
-/// The objects of a hook as the data of its event.
-pub(super) fn data_of(objects: &HookObjects) -> Result<Json<'static>, String> {
-    Json::from_value(objects).map_err(|error| format!("the objects can't be written as JSON: {error}"))
 }
 
 /// Takes the data that a before handler answered: all of it, or none.

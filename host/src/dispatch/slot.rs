@@ -13,14 +13,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use billhook_plugin_api::Hook;
+use billhook_plugin_api::{
+    Hook, HookSet,
+    call::{HookCall, HookReply},
+};
 
 use super::{HookError, observe::Observer};
 use crate::{
     package::{Digest, Manifest, ModuleInfo},
     registry::{DispatchRow, Status},
     runtime::{
-        CallFailure, ChildProgram, InProcess, Isolation, Library, Plugin, PluginServices, RuntimeSettings, StateStore,
+        ChildProgram, InProcess, Instance, Isolation, Library, PluginServices, RuntimeSettings, StateStore,
         WorkerConfig, Workers, overdue,
     },
 };
@@ -53,7 +56,7 @@ pub(crate) struct Loader {
 
 impl Loader {
     /// Makes a plugin ready with the settings of now: loads its library here, or prepares its workers.
-    fn load(&self, row: &DispatchRow, runtime: &RuntimeSettings, number: u32) -> Result<Plugin, String> {
+    fn load(&self, row: &DispatchRow, runtime: &RuntimeSettings, number: u32) -> Result<Box<dyn Instance>, String> {
         let module: ModuleInfo =
             serde_json::from_str(&row.module).map_err(|error| format!("its record is unreadable: {error}"))?;
         let settings = (self.settings)(&row.id)?;
@@ -72,11 +75,11 @@ impl Loader {
             };
             let (quarantine, row) = (Arc::clone(&self.quarantine), row.clone());
             let workers = Workers::new(config, Box::new(move |reason| quarantine(&row, reason)));
-            return Ok(Plugin::Workers(Box::new(workers)));
+            return Ok(Box::new(workers));
         }
         let library = self.library(row, &module)?;
         let instance = library.construct(services).map_err(|error| error.message().to_owned())?;
-        Ok(Plugin::InProcess(InProcess { instance: Arc::new(instance), released: runtime.released(), number }))
+        Ok(Box::new(InProcess { instance: Arc::new(instance), released: runtime.released(), number }))
     }
 
     /// Refuses a library that isn't the one that was installed.
@@ -134,8 +137,8 @@ pub(crate) struct Slot {
     row: DispatchRow,
     /// The id of the row, to be shared.
     id: Arc<str>,
-    /// The bit of each hook that is implemented.
-    hooks: u32,
+    /// The hooks that are implemented.
+    hooks: HookSet,
     /// What tells it from all other slots of this process.
     pub(super) number: u32,
     runtime: Result<RuntimeSettings, String>,
@@ -143,7 +146,7 @@ pub(crate) struct Slot {
     deadlines: [u32; Hook::ALL.len()],
     /// So many calls are overdue that no more are taken.
     is_stuck: AtomicBool,
-    plugin: OnceLock<Plugin>,
+    instance: OnceLock<Box<dyn Instance>>,
     manifest: OnceLock<Arc<Manifest>>,
     loading: Mutex<Loading>,
     loaded: Condvar,
@@ -152,16 +155,12 @@ pub(crate) struct Slot {
     observer: Box<Observer>,
 }
 
-fn bit(hook: Hook) -> u32 {
-    1 << (hook as u32)
-}
-
 impl Slot {
     /// A slot that loads nothing yet.
     pub(super) fn new(row: DispatchRow, loader: &Arc<Loader>) -> Self {
         let module: Option<ModuleInfo> = serde_json::from_str(&row.module).ok();
         let implemented = |hook: &&Hook| module.as_ref().is_some_and(|module| module.implements(**hook));
-        let hooks = Hook::ALL.iter().filter(implemented).map(|hook| bit(*hook)).sum();
+        let hooks = Hook::ALL.iter().filter(implemented).copied().collect();
         static NUMBERS: AtomicU32 = AtomicU32::new(1);
         let runtime = row.runtime.as_deref().map_or_else(
             || Ok(RuntimeSettings::default()),
@@ -182,7 +181,7 @@ impl Slot {
             runtime,
             deadlines,
             is_stuck: AtomicBool::new(false),
-            plugin: OnceLock::new(),
+            instance: OnceLock::new(),
             manifest: OnceLock::new(),
             loading: Mutex::default(),
             loaded: Condvar::new(),
@@ -198,9 +197,9 @@ impl Slot {
     /// A slot of the same library that is loaded at once, for new settings.
     pub(super) fn renewed(row: DispatchRow, loader: &Arc<Loader>) -> Result<Self, String> {
         let slot = Slot::new(row, loader);
-        let plugin = loader.load(&slot.row, slot.runtime.as_ref()?, slot.number)?;
+        let instance = loader.load(&slot.row, slot.runtime.as_ref()?, slot.number)?;
         // Nobody else has the slot yet.
-        let _ = slot.plugin.set(plugin);
+        let _ = slot.instance.set(instance);
         Ok(slot)
     }
 
@@ -220,7 +219,7 @@ impl Slot {
     }
 
     pub(super) fn is_loaded(&self) -> bool {
-        self.plugin.get().is_some()
+        self.instance.get().is_some()
     }
 
     /// How many calls have to be overdue at once for the plugin to be stuck.
@@ -230,26 +229,21 @@ impl Slot {
 
     /// How many worker processes it has.
     pub(super) fn workers(&self) -> usize {
-        match self.plugin.get() {
-            Some(Plugin::Workers(workers)) => workers.alive(),
-            _ => 0,
-        }
+        self.instance.get().map_or(0, |instance| instance.workers())
     }
 
     /// Ends workers that nobody called for a while.
     pub(super) fn end_idle(&self) {
-        if let Some(Plugin::Workers(workers)) = self.plugin.get() {
-            workers.end_idle();
+        if let Some(instance) = self.instance.get() {
+            instance.end_idle();
         }
     }
 
     /// Ends workers without a call, and calls in workers that go on for too long, some time after the plugin was changed or
     /// removed.
     pub(super) fn drain(&self, since: Duration) {
-        let Some(Plugin::Workers(workers)) = self.plugin.get() else { return };
-        workers.retire();
-        if since > workers.drain_time() {
-            workers.cut_off();
+        if let Some(instance) = self.instance.get() {
+            instance.drain(since);
         }
     }
 
@@ -281,12 +275,12 @@ impl Slot {
     }
 
     pub(super) fn implements(&self, hook: Hook) -> bool {
-        self.hooks & bit(hook) != 0
+        self.hooks.contains(hook)
     }
 
-    /// The plugin, ready for a call of a hook; `None` if it doesn't implement the hook.
+    /// Returns the instance, ready for a call of a hook; `None` if it doesn't implement the hook.
     #[inline]
-    pub(super) fn plugin(self: &Arc<Self>, hook: Hook) -> Result<Option<&Plugin>, NotReady> {
+    pub(super) fn instance(self: &Arc<Self>, hook: Hook) -> Result<Option<&dyn Instance>, NotReady> {
         if self.row.status != Status::Enabled || self.is_stuck.load(Ordering::Relaxed) {
             if self.loader.is_observed {
                 self.observer.refused(hook);
@@ -296,27 +290,23 @@ impl Slot {
         if !self.implements(hook) {
             return Ok(None);
         }
-        match self.plugin.get() {
-            Some(plugin) => Ok(Some(plugin)),
+        match self.instance.get() {
+            Some(instance) => Ok(Some(&**instance)),
             None => self.load(hook).map(Some),
         }
     }
 
-    /// Runs a call of a hook.
+    /// Calls a hook of the instance, and watches over the call.
     #[inline]
-    pub(super) fn run<T>(
-        &self,
-        hook: Hook,
-        plugin: &Plugin,
-        call: impl FnOnce(&Plugin) -> Result<T, CallFailure>,
-    ) -> Result<T, HookError> {
-        // A worker's calls are ended at their deadlines.
-        let is_here = matches!(plugin, Plugin::InProcess(_));
-        let watched = is_here.then(|| overdue::enter(self.number, self.deadlines[hook as usize]));
-        let answer = if self.loader.is_observed { self.observer.observed(hook, call, plugin) } else { call(plugin) };
+    pub(super) fn call(&self, instance: &dyn Instance, call: HookCall<'_>) -> Result<HookReply, HookError> {
+        let hook = call.hook();
+        let is_watched = instance.is_in_this_process();
+        let watched = is_watched.then(|| overdue::enter(self.number, self.deadlines[hook as usize]));
+        let returned =
+            if self.loader.is_observed { self.observer.observed(instance, call) } else { instance.call(call) };
         drop(watched);
-        match answer {
-            Ok(answer) => Ok(answer),
+        match returned {
+            Ok(reply) => Ok(reply),
             Err(failure) => Err(HookError::of_call(hook, &self.row.id, failure)),
         }
     }
@@ -341,14 +331,14 @@ impl Slot {
     ///
     /// That runs code of the plugin's, so it has a thread of its own: who calls waits no longer than the call may take.
     #[cold]
-    fn load(self: &Arc<Self>, hook: Hook) -> Result<&Plugin, NotReady> {
+    fn load(self: &Arc<Self>, hook: Hook) -> Result<&dyn Instance, NotReady> {
         let id = &self.row.id;
         let limit = self.runtime.as_ref().map_or(RETRY, |runtime| runtime.deadline(hook));
         let deadline = Instant::now() + limit;
         let mut loading = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            if let Some(plugin) = self.plugin.get() {
-                return Ok(plugin);
+            if let Some(instance) = self.instance.get() {
+                return Ok(&**instance);
             }
             match &*loading {
                 Loading::Failed { at, message } if at.elapsed() < RETRY => {
@@ -385,9 +375,9 @@ impl Slot {
         let loaded = catch_unwind(AssertUnwindSafe(load)).unwrap_or_else(|_| Err("the host panicked".to_owned()));
         let mut loading = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
         *loading = match loaded {
-            Ok(plugin) => {
+            Ok(instance) => {
                 tracing::info!(plugin = id, "the plugin was loaded");
-                self.plugin.get_or_init(|| plugin);
+                self.instance.get_or_init(|| instance);
                 Loading::NotTried
             }
             Err(problem) => {

@@ -1,12 +1,13 @@
 //! One function a hook.
 
 use billhook_plugin_api::{
-    Hook, Json, PendingAccounting, UsageSpec,
+    Json, PendingAccounting, UsageSpec,
+    call::{HookCall, HookReply, PendingUsage},
     data::{Asset, AssetChanges, Contract, Order, User},
 };
 
 use super::Host;
-use crate::{dispatch::HookError, runtime::Borrowed};
+use crate::dispatch::{HookError, Target};
 
 /// The hooks. Each finds the plugin by the asset's type and calls it on the thread of the caller.
 ///
@@ -24,18 +25,13 @@ impl Host {
         media_type: &str,
         url: &str,
     ) -> Result<(), HookError> {
-        let dispatcher = &self.shared.dispatcher;
-        let ((), records) = dispatcher.on_pre_product_spec_validation(provider, asset_t, media_type, url)?;
-        dispatcher.tell(Hook::OnPreProductSpecValidation, records)
+        let call = HookCall::OnPreProductSpecValidation { provider, asset_t, media_type, url };
+        self.shared.dispatcher.call(Target::Type(asset_t), call).map(drop)
     }
 
     /// The product specification was validated and the asset saved.
     pub fn on_post_product_spec_validation(&self, provider: &User, asset: &Asset) -> Result<AssetChanges, HookError> {
-        let hook = Hook::OnPostProductSpecValidation;
-        let objects = Borrowed { provider: Some(provider), ..Borrowed::default() };
-        self.shared
-            .dispatcher
-            .about(hook, asset, objects, |plugin| plugin.on_post_product_spec_validation(provider, asset))
+        self.change(asset, HookCall::OnPostProductSpecValidation { provider, asset })
     }
 
     /// The product specification's id is about to be written onto the asset.
@@ -44,10 +40,8 @@ impl Host {
         asset: &Asset,
         product_spec: &Json<'_>,
     ) -> Result<AssetChanges, HookError> {
-        let objects = Borrowed { product_spec: Some(product_spec), ..Borrowed::default() };
-        self.shared.dispatcher.about(Hook::OnPreProductSpecAttachment, asset, objects, |plugin| {
-            plugin.on_pre_product_spec_attachment(asset, &asset.resource_type, product_spec)
-        })
+        let asset_t = &asset.resource_type;
+        self.change(asset, HookCall::OnPreProductSpecAttachment { asset, asset_t, product_spec })
     }
 
     /// The product specification's id was written onto the asset.
@@ -56,10 +50,8 @@ impl Host {
         asset: &Asset,
         product_spec: &Json<'_>,
     ) -> Result<AssetChanges, HookError> {
-        let objects = Borrowed { product_spec: Some(product_spec), ..Borrowed::default() };
-        self.shared.dispatcher.about(Hook::OnPostProductSpecAttachment, asset, objects, |plugin| {
-            plugin.on_post_product_spec_attachment(asset, &asset.resource_type, product_spec)
-        })
+        let asset_t = &asset.resource_type;
+        self.change(asset, HookCall::OnPostProductSpecAttachment { asset, asset_t, product_spec })
     }
 
     /// A new version of the asset is about to be saved.
@@ -68,10 +60,8 @@ impl Host {
         asset: &Asset,
         product_spec: &Json<'_>,
     ) -> Result<AssetChanges, HookError> {
-        let objects = Borrowed { product_spec: Some(product_spec), ..Borrowed::default() };
-        self.shared.dispatcher.about(Hook::OnPreProductSpecUpgrade, asset, objects, |plugin| {
-            plugin.on_pre_product_spec_upgrade(asset, &asset.resource_type, product_spec)
-        })
+        let asset_t = &asset.resource_type;
+        self.change(asset, HookCall::OnPreProductSpecUpgrade { asset, asset_t, product_spec })
     }
 
     /// A new version of the asset was saved.
@@ -80,10 +70,8 @@ impl Host {
         asset: &Asset,
         product_spec: &Json<'_>,
     ) -> Result<AssetChanges, HookError> {
-        let objects = Borrowed { product_spec: Some(product_spec), ..Borrowed::default() };
-        self.shared.dispatcher.about(Hook::OnPostProductSpecUpgrade, asset, objects, |plugin| {
-            plugin.on_post_product_spec_upgrade(asset, &asset.resource_type, product_spec)
-        })
+        let asset_t = &asset.resource_type;
+        self.change(asset, HookCall::OnPostProductSpecUpgrade { asset, asset_t, product_spec })
     }
 
     /// An offering with the asset is about to be validated.
@@ -92,10 +80,7 @@ impl Host {
         asset: &Asset,
         product_offering: &Json<'_>,
     ) -> Result<AssetChanges, HookError> {
-        let objects = Borrowed { product_offering: Some(product_offering), ..Borrowed::default() };
-        self.shared.dispatcher.about(Hook::OnPreProductOfferingValidation, asset, objects, |plugin| {
-            plugin.on_pre_product_offering_validation(asset, product_offering)
-        })
+        self.change(asset, HookCall::OnPreProductOfferingValidation { asset, product_offering })
     }
 
     /// An offering with the asset was validated.
@@ -104,10 +89,7 @@ impl Host {
         asset: &Asset,
         product_offering: &Json<'_>,
     ) -> Result<AssetChanges, HookError> {
-        let objects = Borrowed { product_offering: Some(product_offering), ..Borrowed::default() };
-        self.shared.dispatcher.about(Hook::OnPostProductOfferingValidation, asset, objects, |plugin| {
-            plugin.on_post_product_offering_validation(asset, product_offering)
-        })
+        self.change(asset, HookCall::OnPostProductOfferingValidation { asset, product_offering })
     }
 
     /// A customer acquired a product with the asset.
@@ -117,11 +99,7 @@ impl Host {
         contract: &Contract,
         order: &Order,
     ) -> Result<AssetChanges, HookError> {
-        let hook = Hook::OnProductAcquisition;
-        let objects = Borrowed { contract: Some(contract), order: Some(order), ..Borrowed::default() };
-        self.shared
-            .dispatcher
-            .about(hook, asset, objects, |plugin| plugin.on_product_acquisition(asset, contract, order))
+        self.change(asset, HookCall::OnProductAcquisition { asset, contract, order: order.into() })
     }
 
     /// A customer's product was suspended.
@@ -131,16 +109,15 @@ impl Host {
         contract: &Contract,
         order: &Order,
     ) -> Result<AssetChanges, HookError> {
-        let hook = Hook::OnProductSuspension;
-        let objects = Borrowed { contract: Some(contract), order: Some(order), ..Borrowed::default() };
-        self.shared
-            .dispatcher
-            .about(hook, asset, objects, |plugin| plugin.on_product_suspension(asset, contract, order))
+        self.change(asset, HookCall::OnProductSuspension { asset, contract, order: order.into() })
     }
 
     /// The units that the plugin of an asset type can account for.
     pub fn get_usage_specs(&self, asset_type: &str) -> Result<Vec<UsageSpec>, HookError> {
-        self.shared.dispatcher.get_usage_specs(asset_type)
+        match self.shared.dispatcher.call(Target::Type(asset_type), HookCall::GetUsageSpecs {})? {
+            Some(HookReply::GetUsageSpecs(specifications)) => Ok(specifications),
+            _ => Ok(Vec::new()),
+        }
     }
 
     /// Usage of a contract that was not yet accounted, and what the hook changed on the asset.
@@ -150,10 +127,18 @@ impl Host {
         contract: &Contract,
         order: &Order,
     ) -> Result<(PendingAccounting, AssetChanges), HookError> {
-        let hook = Hook::GetPendingAccounting;
-        let objects = Borrowed { contract: Some(contract), order: Some(order), ..Borrowed::default() };
-        self.shared
-            .dispatcher
-            .about(hook, asset, objects, |plugin| plugin.get_pending_accounting(asset, contract, order))
+        let call = HookCall::GetPendingAccounting { asset, contract, order: order.into() };
+        match self.shared.dispatcher.call(Target::Type(&asset.resource_type), call)? {
+            Some(HookReply::GetPendingAccounting(PendingUsage { pending_accounting, changes })) => {
+                Ok((pending_accounting, changes))
+            }
+            _ => Ok(Default::default()),
+        }
+    }
+
+    #[inline]
+    fn change(&self, asset: &Asset, call: HookCall<'_>) -> Result<AssetChanges, HookError> {
+        let reply = self.shared.dispatcher.call(Target::Type(&asset.resource_type), call)?;
+        Ok(reply.map(HookReply::into_changes).unwrap_or_default())
     }
 }

@@ -2,6 +2,7 @@
 
 use billhook_plugin_api::{
     Hook, Json,
+    call::{HookCall, HookReply},
     data::{Asset, AssetChanges, Offering, User},
 };
 
@@ -11,10 +12,9 @@ use super::{
     form,
 };
 use crate::{
-    dispatch::{Dispatcher, HookError},
+    dispatch::{Dispatcher, HookError, Returned, Target},
     ledger::Record,
     package::Format,
-    runtime::Borrowed,
 };
 
 /// Why nothing was begun: no hook of the pair that follows will run, and the work must not.
@@ -72,10 +72,7 @@ pub struct ChangedAsset {
 impl ChangedAsset {
     fn add(&mut self, changes: AssetChanges) {
         changes.clone().apply(&mut self.asset);
-        let AssetChanges { meta_info, content_type, download_link, .. } = changes;
-        self.changes.meta_info = meta_info.or(self.changes.meta_info.take());
-        self.changes.content_type = content_type.or(self.changes.content_type.take());
-        self.changes.download_link = download_link.or(self.changes.download_link.take());
+        self.changes.add(changes);
     }
 }
 
@@ -114,13 +111,10 @@ impl BegunValidation<'_> {
 
     /// Runs the post hook for the asset that the work found or created. Answers what is to be saved on it.
     pub fn finish(self, asset: &Asset) -> Result<AssetChanges, HookError> {
-        let hook = Hook::OnPostProductSpecValidation;
-        let objects = Borrowed { provider: Some(&self.provider), ..Borrowed::default() };
+        let call = HookCall::OnPostProductSpecValidation { provider: &self.provider, asset };
         let dispatcher = self.lifecycle.dispatcher;
-        let (changes, after) = dispatcher.about_in_pair(hook, asset, objects, |plugin| {
-            plugin.on_post_product_spec_validation(&self.provider, asset)
-        })?;
-        tell(dispatcher, hook, self.records, after).map_err(|error| error.about(&asset.id))?;
+        let (changes, after) = changed(dispatcher, asset, call)?;
+        tell(dispatcher, call.hook(), self.records, after).map_err(|error| error.about(&asset.id))?;
         Ok(changes)
     }
 }
@@ -150,16 +144,14 @@ impl BegunProductSpec<'_> {
             return Ok(AssetChanges::default());
         }
         let Lifecycle { dispatcher, registry } = self.lifecycle;
-        let (kind, spec) = (asset.resource_type.as_str(), self.product_spec);
-        let objects = Borrowed { product_spec: Some(spec), ..Borrowed::default() };
+        let (kind, product_spec) = (asset.resource_type.as_str(), self.product_spec);
         let is_upgrade = self.post == Hook::OnPostProductSpecUpgrade;
-        let (changes, after) = dispatcher.about_in_pair(self.post, asset, objects, |plugin| {
-            if is_upgrade {
-                plugin.on_post_product_spec_upgrade(asset, kind, spec)
-            } else {
-                plugin.on_post_product_spec_attachment(asset, kind, spec)
-            }
-        })?;
+        let call = if is_upgrade {
+            HookCall::OnPostProductSpecUpgrade { asset, asset_t: kind, product_spec }
+        } else {
+            HookCall::OnPostProductSpecAttachment { asset, asset_t: kind, product_spec }
+        };
+        let (changes, after) = changed(dispatcher, asset, call)?;
         if is_upgrade {
             tell(dispatcher, self.post, self.records, after).map_err(|error| error.about(&asset.id))?;
             return Ok(changes);
@@ -198,17 +190,26 @@ impl BegunOffering<'_> {
         let hook = Hook::OnPostProductOfferingValidation;
         let dispatcher = self.lifecycle.dispatcher;
         let mut records = std::mem::take(&mut self.records);
-        for changed in &mut self.assets {
-            let (asset, offering) = (&changed.asset, self.product_offering);
-            let objects = Borrowed { product_offering: Some(offering), ..Borrowed::default() };
-            let post = |plugin: &crate::runtime::Plugin| plugin.on_post_product_offering_validation(asset, offering);
-            let (changes, after) = dispatcher.about_in_pair(hook, asset, objects, post)?;
-            changed.add(changes);
+        for begun in &mut self.assets {
+            let (asset, product_offering) = (&begun.asset, self.product_offering);
+            let call = HookCall::OnPostProductOfferingValidation { asset, product_offering };
+            let (changes, after) = changed(dispatcher, asset, call)?;
+            begun.add(changes);
             records.extend(after);
         }
         dispatcher.tell(hook, records)?;
         Ok(self.assets)
     }
+}
+
+/// Calls a hook of a pair about an asset. Returns what it changed, and what its listeners are to be told.
+fn changed(
+    dispatcher: &Dispatcher,
+    asset: &Asset,
+    call: HookCall<'_>,
+) -> Result<(AssetChanges, Vec<Record>), HookError> {
+    let Returned { reply, records } = dispatcher.call_in_pair(Target::Type(&asset.resource_type), call)?;
+    Ok((reply.map(HookReply::into_changes).unwrap_or_default(), records))
 }
 
 /// Records what the listeners of both hooks of a pair are told.
@@ -233,8 +234,9 @@ impl<'a> Lifecycle<'a> {
             }
             form::Problem::Missing(problem) => HookError::invalid(hook, &id, problem),
         })?;
-        let ((), records) =
-            self.dispatcher.on_pre_product_spec_validation(new.provider, new.asset_t, new.media_type, new.url)?;
+        let ProductSpecValidation { provider, asset_t, media_type, url, .. } = *new;
+        let call = HookCall::OnPreProductSpecValidation { provider, asset_t, media_type, url };
+        let Returned { records, .. } = self.dispatcher.call_in_pair(Target::Type(asset_t), call)?;
         Ok(BegunValidation { lifecycle: self, provider: new.provider.clone(), meta_info, records })
     }
 
@@ -252,15 +254,13 @@ impl<'a> Lifecycle<'a> {
         let is_bundle = !matches!(stands_for.as_slice(), [own] if own.id == asset.id);
         let (mut changes, mut records) = (AssetChanges::default(), Vec::new());
         if !is_bundle {
-            let kind = asset.resource_type.as_str();
-            let objects = Borrowed { product_spec: Some(product_spec), ..Borrowed::default() };
-            (changes, records) = self.dispatcher.about_in_pair(pre, asset, objects, |plugin| {
-                if is_attachment {
-                    plugin.on_pre_product_spec_attachment(asset, kind, product_spec)
-                } else {
-                    plugin.on_pre_product_spec_upgrade(asset, kind, product_spec)
-                }
-            })?;
+            let asset_t = asset.resource_type.as_str();
+            let call = if is_attachment {
+                HookCall::OnPreProductSpecAttachment { asset, asset_t, product_spec }
+            } else {
+                HookCall::OnPreProductSpecUpgrade { asset, asset_t, product_spec }
+            };
+            (changes, records) = changed(self.dispatcher, asset, call)?;
         }
         Ok(BegunProductSpec { lifecycle: self, post, is_bundle, product_spec, changes, records })
     }
@@ -272,16 +272,13 @@ impl<'a> Lifecycle<'a> {
         catalogue: &dyn Catalogue,
     ) -> Result<BegunOffering<'a>, BeginError> {
         let (mut assets, mut records) = (Vec::new(), Vec::new());
-        let hook = Hook::OnPreProductOfferingValidation;
         for asset in assets_of_offering(offering, catalogue)? {
-            let objects = Borrowed { product_offering: Some(product_offering), ..Borrowed::default() };
-            let (changes, after) = self.dispatcher.about_in_pair(hook, &asset, objects, |plugin| {
-                plugin.on_pre_product_offering_validation(&asset, product_offering)
-            })?;
+            let call = HookCall::OnPreProductOfferingValidation { asset: &asset, product_offering };
+            let (changes, after) = changed(self.dispatcher, &asset, call)?;
             records.extend(after);
-            let mut changed = ChangedAsset { asset, changes: AssetChanges::default() };
-            changed.add(changes);
-            assets.push(changed);
+            let mut begun = ChangedAsset { asset, changes: AssetChanges::default() };
+            begun.add(changes);
+            assets.push(begun);
         }
         Ok(BegunOffering { lifecycle: self, product_offering, assets, records })
     }

@@ -2,6 +2,7 @@
 
 use billhook_plugin_api::{
     Hook,
+    call::{HookCall, HookReply},
     data::{Asset, AssetChanges, Contract, Order},
 };
 
@@ -9,7 +10,7 @@ use super::{
     Lifecycle,
     bundles::{BundleError, Catalogue, assets_of_offering},
 };
-use crate::{dispatch::HookError, runtime::Borrowed};
+use crate::dispatch::{HookError, Target};
 
 /// What became of one asset.
 #[derive(Debug, Clone)]
@@ -30,12 +31,15 @@ impl Lifecycle<'_> {
         contract: &Contract,
         catalogue: &dyn Catalogue,
     ) -> Result<Vec<AssetOutcome>, BundleError> {
-        let objects = Borrowed { contract: Some(contract), order: Some(order), ..Borrowed::default() };
         let tell = |asset: Asset| {
-            let result = self.dispatcher.about(hook, &asset, objects, |plugin| match hook {
-                Hook::OnProductSuspension => plugin.on_product_suspension(&asset, contract, order),
-                _ => plugin.on_product_acquisition(&asset, contract, order),
-            });
+            let call = match hook {
+                Hook::OnProductSuspension => {
+                    HookCall::OnProductSuspension { asset: &asset, contract, order: order.into() }
+                }
+                _ => HookCall::OnProductAcquisition { asset: &asset, contract, order: order.into() },
+            };
+            let reply = self.dispatcher.call(Target::Type(&asset.resource_type), call);
+            let result = reply.map(|reply| reply.map(HookReply::into_changes).unwrap_or_default());
             AssetOutcome { asset, result }
         };
         Ok(assets_of_offering(&contract.offering, catalogue)?.into_iter().map(tell).collect())

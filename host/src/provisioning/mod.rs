@@ -15,15 +15,15 @@ use std::{
 
 use billhook_plugin_api::{
     ErrorKind, Hook,
+    call::{HookCall, HookReply},
     data::{AddonConfig, AddonRequest, Credentials, Provisioned, SingleSignOn},
 };
 
 use crate::{
     crash_point,
-    dispatch::{Dispatcher, HookError},
+    dispatch::{Dispatcher, HookError, Target},
     locks::Lock,
     registry::{AddonRow, NewResource, Registry, RegistryError, Resource},
-    runtime::{HookAnswer, HookObjects},
 };
 
 /// Why an add-on didn't do what it was asked for.
@@ -171,8 +171,10 @@ impl Provisioning<'_> {
         Ok(known)
     }
 
-    fn call(&self, addon: &AddonRow, hook: Hook, objects: &HookObjects) -> Result<HookAnswer, HookError> {
-        self.dispatcher.call(&addon.plugin, hook, objects)
+    /// Calls a hook of an add-on's plugin, which has to implement it.
+    fn call(&self, addon: &AddonRow, call: HookCall<'_>) -> Result<HookReply, HookError> {
+        let missing = || HookError::internal(call.hook(), &addon.plugin, "it provides no add-on".to_owned());
+        self.dispatcher.call(Target::Plugin(&addon.plugin), call)?.ok_or_else(missing)
     }
 
     /// The add-on's credentials, at most a few seconds old: who guesses passwords neither keeps the plugin busy nor waits for
@@ -184,9 +186,9 @@ impl Provisioning<'_> {
         {
             return Ok(credentials.clone());
         }
-        let answer = self.call(addon, Hook::AddonCredentials, &HookObjects::default())?;
-        let missing = || HookError::internal(Hook::AddonCredentials, &addon.plugin, "it answered none".to_owned());
-        let credentials = answer.credentials.ok_or_else(missing)?;
+        let HookReply::AddonCredentials(credentials) = self.call(addon, HookCall::AddonCredentials {})? else {
+            return Err(other_reply(addon));
+        };
         let mut known = self.known.known();
         // Those of other settings are of another generation.
         if known.generation == Some(generation) {
@@ -216,9 +218,9 @@ impl Provisioning<'_> {
             NewResource::AskedBefore(number) => (number, true),
             NewResource::Noted(number) => (number, false),
         };
-        let objects = HookObjects { addon_request: Some(request.clone()), ..HookObjects::default() };
-        let made = match self.call(&addon, Hook::AddonCreate, &objects) {
-            Ok(answer) => answer.provisioned,
+        let made = match self.call(&addon, HookCall::AddonCreate { addon_request: request }) {
+            Ok(HookReply::AddonCreate(made)) => Some(made),
+            Ok(_) => None,
             Err(error) => {
                 // What was asked for before may be there, also where the add-on refuses it now: because it is there, perhaps.
                 let is_not_there = !was_asked || (error.is_of_plugin() && error.kind() == ErrorKind::NotFound);
@@ -256,13 +258,11 @@ impl Provisioning<'_> {
         if let Some(id) = id
             && self.registry.resource(&addon.id, &id)?.is_none()
         {
-            let objects = HookObjects { resource: Some(id), ..HookObjects::default() };
-            match self.call(addon, Hook::AddonDelete, &objects) {
+            match self.call(addon, HookCall::AddonDelete { resource: &id }) {
                 Err(error) if error.kind() != ErrorKind::NotFound => {
-                    let resource = objects.resource.unwrap_or_default();
                     tracing::error!(
                         addon = addon.id,
-                        resource,
+                        resource = id,
                         "it can't be taken, and stays with the add-on: {error}"
                     );
                 }
@@ -279,12 +279,8 @@ impl Provisioning<'_> {
         let addon = self.addon(addon)?;
         let _lock = self.lock(&addon.id, id)?;
         let mut resource = self.resource(&addon, id)?;
-        let objects = HookObjects {
-            resource: Some(id.to_owned()),
-            addon_request: Some(request.clone()),
-            ..HookObjects::default()
-        };
-        let config = self.call(&addon, Hook::AddonUpdate, &objects)?.config;
+        let call = HookCall::AddonUpdate { resource: id, addon_request: request };
+        let HookReply::AddonUpdate(config) = self.call(&addon, call)? else { return Err(other_reply(&addon)) };
         // The plan is another one now, whatever the add-on answered.
         let checked = config.as_ref().map_or(Ok(()), |config| check_config(&addon, config));
         let taken = config.filter(|_| checked.is_ok());
@@ -300,8 +296,7 @@ impl Provisioning<'_> {
         let addon = self.addon(addon)?;
         let _lock = self.lock(&addon.id, id)?;
         let resource = self.resource(&addon, id)?;
-        let objects = HookObjects { resource: Some(id.to_owned()), ..HookObjects::default() };
-        match self.call(&addon, Hook::AddonDelete, &objects) {
+        match self.call(&addon, HookCall::AddonDelete { resource: id }) {
             Ok(_) => {}
             // It ended it before, and this host was cut off before it could note that.
             Err(error) if error.kind() == ErrorKind::NotFound && error.is_of_plugin() => {}
@@ -333,12 +328,10 @@ impl Provisioning<'_> {
             if !salt.is_some_and(|salt| proof::is_signed(request, &salt)) {
                 continue;
             }
-            let objects = HookObjects {
-                resource: Some(request.id.clone()),
-                login: Some(request.login.clone()),
-                ..HookObjects::default()
+            let call = HookCall::AddonSingleSignOn { resource: &request.id, login: &request.login };
+            let HookReply::AddonSingleSignOn(location) = self.call(&addon, call)? else {
+                return Err(other_reply(&addon));
             };
-            let location = self.call(&addon, Hook::AddonSingleSignOn, &objects)?.location.unwrap_or_default();
             if location.is_empty()
                 || location.len() > 8 * 1024
                 || location.bytes().any(|byte| !(33..127).contains(&byte))
@@ -363,6 +356,11 @@ impl Provisioning<'_> {
 }
 
 /// What an add-on answered, if it may answer so.
+/// A hook that returned what only another hook does.
+fn other_reply(addon: &AddonRow) -> ProvisioningError {
+    ProvisioningError::BadAnswer { addon: addon.id.clone(), problem: "what another hook returns".to_owned() }
+}
+
 fn check(addon: &AddonRow, made: Provisioned) -> Result<Provisioned, String> {
     let id = made.id.as_str();
     if id.is_empty() || id.len() > LONGEST_ID || id.chars().any(char::is_control) {

@@ -10,6 +10,7 @@ use billhook_plugin_api::{
         record::Record,
         services::{HostServices, SharedServices},
     },
+    call::{HookCall, HookReply},
 };
 
 use crate::package::ModuleInfo;
@@ -62,10 +63,10 @@ impl Library {
     }
 
     /// Makes an instance. Runs code of the plugin's; a panic is an error.
-    pub(crate) fn construct(self, services: impl HostServices) -> Result<Instance, PluginError> {
+    pub(crate) fn construct(self, services: impl HostServices) -> Result<LoadedInstance, PluginError> {
         let id = services.plugin_id().to_owned();
         let instance = self.0.construct(SharedServices::new(Arc::new(services)))?;
-        Ok(Instance { plugin: id, instance: Some(instance) })
+        Ok(LoadedInstance { plugin: id, instance: Some(instance) })
     }
 }
 
@@ -96,21 +97,31 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// An instance of a plugin in this process.
-pub(crate) struct Instance {
+pub(crate) struct LoadedInstance {
     plugin: String,
     /// `None` only while it is dropped.
     instance: Option<PluginInstance>,
 }
 
-impl Instance {
+/// Why there are no hooks: the instance is being dropped, so nobody can have the plugin any more.
+#[cold]
+fn ended() -> PluginError {
+    PluginError::unavailable("the plugin is being ended")
+}
+
+impl LoadedInstance {
     /// The plugin's id.
     pub(crate) fn plugin(&self) -> &str {
         &self.plugin
     }
 
-    /// The hooks.
-    pub(crate) fn hooks(&self) -> Option<&PluginInstance> {
-        self.instance.as_ref()
+    /// Calls a hook.
+    #[inline]
+    pub(crate) fn call(&self, call: HookCall<'_>) -> Result<HookReply, PluginError> {
+        match &self.instance {
+            Some(instance) => instance.call(call),
+            None => Err(ended()),
+        }
     }
 
     /// Ends the instance. Runs code of the plugin's; a panic is an error.
@@ -119,7 +130,7 @@ impl Instance {
     }
 }
 
-impl Drop for Instance {
+impl Drop for LoadedInstance {
     fn drop(&mut self) {
         if let Some(Err(error)) = self.instance.take().map(PluginInstance::end) {
             tracing::error!(plugin = self.plugin, "the plugin failed when its instance was dropped: {error}");

@@ -22,12 +22,11 @@ mod worker;
 #[path = "no_worker.rs"]
 mod worker;
 
-pub(crate) use call::{Borrowed, CallFailure};
-pub use call::{HookAnswer, HookObjects};
+pub(crate) use call::{CallFailure, Fault, FaultKind, Instance};
 pub use child::ChildProgram;
 pub(crate) use child::child_arguments;
-pub(crate) use in_process::{Instance, Library};
-pub(crate) use plugin::{InProcess, Plugin};
+pub(crate) use in_process::{Library, LoadedInstance};
+pub(crate) use plugin::InProcess;
 pub(crate) use script::{Script, ScriptEnd, ScriptExit, run_script};
 pub(crate) use services::{PluginServices, StateStore};
 pub use settings::{Confinement, HookSettings, Isolation, RuntimeSettings, WorkerLimits};

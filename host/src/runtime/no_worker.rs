@@ -7,11 +7,11 @@ use std::{
     time::Duration,
 };
 
-use billhook_plugin_api::Hook;
+use billhook_plugin_api::call::{HookCall, HookReply};
 
 use super::{
     Confinement, PluginServices, RuntimeSettings, TrialError, TrialOutcome,
-    call::{Borrowed, CallFailure, Fault, HookAnswer},
+    call::{CallFailure, Fault, Instance},
     child::ChildProgram,
 };
 use crate::package::ModuleInfo;
@@ -36,23 +36,15 @@ impl Workers {
     pub(crate) fn new(_: WorkerConfig, _: Box<dyn Fn(&str) + Send + Sync>) -> Self {
         Workers
     }
+}
 
-    pub(super) fn call(&self, _: Hook, _: Borrowed<'_>) -> Result<HookAnswer, CallFailure> {
+impl Instance for Workers {
+    fn call(&self, _: HookCall<'_>) -> Result<HookReply, CallFailure> {
         Err(Fault::unavailable(NEEDS_LINUX.to_owned(), None).into())
     }
 
-    pub(crate) fn end_idle(&self) {}
-
-    pub(crate) fn retire(&self) {}
-
-    pub(crate) fn cut_off(&self) {}
-
-    pub(crate) fn drain_time(&self) -> Duration {
-        Duration::ZERO
-    }
-
-    pub(crate) fn alive(&self) -> usize {
-        0
+    fn is_in_this_process(&self) -> bool {
+        false
     }
 }
 

@@ -13,7 +13,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use billhook_plugin_api::{PluginError, UsageSpec};
+use billhook_plugin_api::{
+    PluginError, UsageSpec,
+    call::{HookCall, HookReply},
+};
 use serde::{Deserialize, Serialize};
 
 use super::{ChildProgram, Library, PluginServices, StateStore, child};
@@ -299,8 +302,9 @@ pub(crate) fn run(answer: &Path, read_state: ReadState) -> io::Result<()> {
         }
     };
     say(&Line::Stage(Stage::AskingForUsageSpecs))?;
-    let usage_specs = match instance.hooks().map_or_else(|| Ok(Vec::new()), |hooks| hooks.get_usage_specs()) {
-        Ok(usage_specs) => usage_specs,
+    let usage_specs = match instance.call(HookCall::GetUsageSpecs {}) {
+        Ok(HookReply::GetUsageSpecs(usage_specs)) => usage_specs,
+        Ok(_) => Vec::new(),
         Err(error) => return say(&Line::Refused(error.to_string())),
     };
     if let Err(problem) = check_usage_specs(&usage_specs) {

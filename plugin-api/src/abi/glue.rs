@@ -13,7 +13,7 @@ use abi_stable::{
 use super::{guard, services::SharedServices, types::*, views::View};
 use crate::{
     AddonProvisioning, AddonRequest, Asset, Contract, Event, Json, Order, Plugin, PluginError, Services, User,
-    data::SingleSignOn,
+    data::SingleSignOn, hooks::for_each_hook,
 };
 
 /// What the export attribute implements for a plugin.
@@ -67,33 +67,6 @@ impl RootModule for PluginModuleRef {
     const BASE_NAME: &'static str = "billhook_plugin";
     const NAME: &'static str = "billhook_plugin";
     const VERSION_STRINGS: VersionStrings = package_version_strings!();
-}
-
-/// The table of a plugin that implements no hook; the attribute adds those that it found.
-pub const fn bare_module<P: ExportPlugin>() -> PluginModule {
-    PluginModule {
-        record: GetRecord(record::<P>),
-        construct: Construct(construct::<P>),
-        destroy: Destroy(destroy::<P>),
-        on_pre_product_spec_validation: None,
-        on_post_product_spec_validation: None,
-        on_pre_product_spec_attachment: None,
-        on_post_product_spec_attachment: None,
-        on_pre_product_spec_upgrade: None,
-        on_post_product_spec_upgrade: None,
-        on_pre_product_offering_validation: None,
-        on_post_product_offering_validation: None,
-        on_product_acquisition: None,
-        on_product_suspension: None,
-        get_usage_specs: None,
-        get_pending_accounting: None,
-        on_event: None,
-        addon_create: None,
-        addon_update: None,
-        addon_delete: None,
-        addon_credentials: None,
-        addon_single_sign_on: None,
-    }
 }
 
 /// Finds out, at compile time, whether a plugin provides an add-on: where it does, the constants here are taken, and those
@@ -214,89 +187,105 @@ mod argument {
     }
 }
 
-/// Makes one function a hook: what crosses the boundary, and how it becomes what the trait takes.
-macro_rules! glue {
-    ($($bound:ident $hook:ident = $function:ident:
-        $table:ident($($argument:ident: $raw:ty => $convert:ident $pass:ident),*) $(-> $send:ident)?;)*) => {$(
-        #[doc = concat!("The function that calls `", stringify!($function), "`.")]
-        pub const fn $hook<P: $bound>() -> $table {
-            unsafe extern "C" fn call<P: $bound>(
-                instance: Instance,
-                $($argument: $raw,)*
-                reply: ReplyHandle,
-            ) -> u32 {
+/// Defines the function that crosses the boundary for one hook. Its rules take the objects one by one: each adds its
+/// parameters, and the statements that turn them into what the trait takes.
+macro_rules! crossing {
+    ($hook:ident = $trait:ident $function:ident $table:ident $reply:ident ($($objects:tt)*)) => {
+        crossing!(@next [$hook $trait $function $table $reply] [] [] [] $($objects)*);
+    };
+    (@next $hook:tt [$($raw:tt)*] [$($bind:tt)*] [$($pass:tt)*] $object:ident: Login $(, $($rest:tt)*)?) => {
+        crossing!(@next $hook
+            [$($raw)* email: Text, app: Text, nav_data: Text,]
+            [$($bind)*
+                // SAFETY: the host's texts are valid during the call.
+                let (email, app, nav_data) = unsafe { (argument::text(email), argument::text(app), argument::text(nav_data)) };
+                let $object = SingleSignOn { email: email.to_owned(), app: app.to_owned(), nav_data: nav_data.to_owned() };
+            ]
+            [$($pass)* &$object,]
+            $($($rest)*)?
+        );
+    };
+    (@next $hook:tt [$($raw:tt)*] [$($bind:tt)*] [$($pass:tt)*] $object:ident: Asset $(, $($rest:tt)*)?) => {
+        crossing!(@next $hook
+            [$($raw)* $object: AssetInCall,]
+            [$($bind)*
+                // SAFETY: the host's handles are valid during the call.
+                let mut $object = unsafe { argument::asset($object) };
+            ]
+            [$($pass)* &mut $object,]
+            $($($rest)*)?
+        );
+    };
+    (@next $hook:tt [$($raw:tt)*] [$($bind:tt)*] [$($pass:tt)*] $object:ident: $kind:ident $(, $($rest:tt)*)?) => {
+        crossing!(@next $hook
+            [$($raw)* $object: crossing!(@raw $kind),]
+            [$($bind)*
+                // SAFETY: the host's handles and texts are valid during the call.
+                let $object = unsafe { crossing!(@view $kind)($object) };
+            ]
+            [$($pass)* crossing!(@pass $kind $object),]
+            $($($rest)*)?
+        );
+    };
+    (@next [$hook:ident $trait:ident $function:ident $table:ident $reply:ident]
+        [$($raw:tt)*] [$($bind:tt)*] [$($pass:tt)*]) => {
+        #[doc = concat!("Returns the function that calls `", stringify!($function), "`.")]
+        pub const fn $hook<P: $trait>() -> $table {
+            unsafe extern "C" fn call<P: $trait>(instance: Instance, $($raw)* reply: ReplyHandle) -> u32 {
                 guard::status(reply, || {
                     // SAFETY: the host calls with an instance of this plugin that isn't ended meanwhile.
                     let plugin = unsafe { plugin::<P>(instance) };
-                    $(glue!(@bind $argument $convert $pass);)*
-                    let answer = $bound::$function(plugin, $(glue!(@pass $argument $pass)),*)?;
-                    glue!(@send answer reply $($send)?);
+                    $($bind)*
+                    crossing!(@send $reply (<P as $trait>::$function(plugin, $($pass)*)?) reply);
                     Ok(())
                 })
             }
             $table(call::<P>)
         }
-    )*};
-    (@bind $argument:ident $convert:ident exclusive) => {
-        // SAFETY: the host's handles are valid during the call.
-        let mut $argument = unsafe { argument::$convert($argument) };
     };
-    (@bind $argument:ident $convert:ident $pass:ident) => {
-        // SAFETY: as above.
-        let $argument = unsafe { argument::$convert($argument) };
+    (@raw User) => { UserHandle };
+    (@raw Contract) => { ContractHandle };
+    (@raw Order) => { OrderHandle };
+    (@raw Event) => { EventHandle };
+    (@raw Request) => { AddonRequestHandle };
+    (@raw $text:ident) => { Text };
+    (@view User) => { argument::user };
+    (@view Contract) => { argument::contract };
+    (@view Order) => { argument::order };
+    (@view Event) => { argument::event };
+    (@view Request) => { argument::addon_request };
+    (@view Document) => { argument::json };
+    (@view $text:ident) => { argument::text };
+    (@pass Text $object:ident) => { $object };
+    (@pass AssetType $object:ident) => { $object };
+    (@pass $kind:ident $object:ident) => { &$object };
+    (@send Done $answer:tt $reply:ident) => { let () = $answer; };
+    (@send Changes $answer:tt $reply:ident) => { let () = $answer; };
+    (@send Specifications $answer:tt $reply:ident) => { send::usage_specs($answer, $reply); };
+    (@send Usage $answer:tt $reply:ident) => { send::pending_accounting($answer, $reply); };
+    (@send $value:ident $answer:tt $reply:ident) => { send::value($answer, $reply); };
+}
+
+macro_rules! glue {
+    ($($trait:ident since $since:literal {$(
+        $(#[doc = $doc:literal])* $(#[sabi($sabi:ident)])?
+        $variant:ident, $name:ident = $function:ident: $table:ident($($object:ident: $kind:ident),*) -> $reply:ident;
+    )*})*) => {
+        /// The table of a plugin that implements no hook; the attribute adds those that it found.
+        pub const fn bare_module<P: ExportPlugin>() -> PluginModule {
+            PluginModule {
+                record: GetRecord(record::<P>),
+                construct: Construct(construct::<P>),
+                destroy: Destroy(destroy::<P>),
+                $($($name: None,)*)*
+            }
+        }
+
+        $($(crossing!($name = $trait $function $table $reply ($($object: $kind),*));)*)*
     };
-    (@pass $argument:ident exclusive) => { &mut $argument };
-    (@pass $argument:ident shared) => { &$argument };
-    (@pass $argument:ident value) => { $argument };
-    (@send $answer:ident $reply:ident) => { let () = $answer; };
-    (@send $answer:ident $reply:ident $send:ident) => { send::$send($answer, $reply); };
 }
 
-glue! {
-    Plugin on_pre_product_spec_validation = on_pre_product_spec_validation: ValidationHook(provider: UserHandle => user shared, asset_t: Text => text value,
-        media_type: Text => text value, url: Text => text value);
-    Plugin on_post_product_spec_validation = on_post_product_spec_validation: ProviderHook(provider: UserHandle => user shared,
-        asset: AssetInCall => asset exclusive);
-    Plugin on_pre_product_spec_attachment = on_pre_product_spec_attachment: ProductSpecHook(asset: AssetInCall => asset exclusive,
-        asset_t: Text => text value, product_spec: Text => json shared);
-    Plugin on_post_product_spec_attachment = on_post_product_spec_attachment: ProductSpecHook(asset: AssetInCall => asset exclusive,
-        asset_t: Text => text value, product_spec: Text => json shared);
-    Plugin on_pre_product_spec_upgrade = on_pre_product_spec_upgrade: ProductSpecHook(asset: AssetInCall => asset exclusive,
-        asset_t: Text => text value, product_spec: Text => json shared);
-    Plugin on_post_product_spec_upgrade = on_post_product_spec_upgrade: ProductSpecHook(asset: AssetInCall => asset exclusive,
-        asset_t: Text => text value, product_spec: Text => json shared);
-    Plugin on_pre_product_offering_validation = on_pre_product_offering_validation: OfferingHook(asset: AssetInCall => asset exclusive,
-        product_offering: Text => json shared);
-    Plugin on_post_product_offering_validation = on_post_product_offering_validation: OfferingHook(asset: AssetInCall => asset exclusive,
-        product_offering: Text => json shared);
-    Plugin on_product_acquisition = on_product_acquisition: OrderHook(asset: AssetInCall => asset exclusive,
-        contract: ContractHandle => contract shared, order: OrderHandle => order shared);
-    Plugin on_product_suspension = on_product_suspension: OrderHook(asset: AssetInCall => asset exclusive,
-        contract: ContractHandle => contract shared, order: OrderHandle => order shared);
-    Plugin get_usage_specs = get_usage_specs: BareHook() -> usage_specs;
-    Plugin get_pending_accounting = get_pending_accounting: OrderHook(asset: AssetInCall => asset exclusive,
-        contract: ContractHandle => contract shared, order: OrderHandle => order shared) -> pending_accounting;
-    Plugin on_event = on_event: EventHook(event: EventHandle => event shared);
-    AddonProvisioning addon_create = create: AddonCreateHook(
-        request: AddonRequestHandle => addon_request shared) -> value;
-    AddonProvisioning addon_update = update: AddonUpdateHook(resource: Text => text value,
-        request: AddonRequestHandle => addon_request shared) -> value;
-    AddonProvisioning addon_delete = delete: AddonDeleteHook(resource: Text => text value);
-    AddonProvisioning addon_credentials = credentials: BareHook() -> value;
-    SignOn addon_single_sign_on = sign_on: AddonSignOnHook(resource: Text => text value, email: Text => text value,
-        app: Text => text value, nav_data: Text => text value) -> value;
-}
-
-/// Single sign-on, with its parameters one by one.
-pub trait SignOn: AddonProvisioning {
-    /// As `single_sign_on`.
-    fn sign_on(&self, resource: &str, email: &str, app: &str, nav_data: &str) -> Result<String, PluginError> {
-        let (email, app, nav_data) = (email.to_owned(), app.to_owned(), nav_data.to_owned());
-        self.single_sign_on(resource, &SingleSignOn { email, app, nav_data })
-    }
-}
-
-impl<P: AddonProvisioning> SignOn for P {}
+for_each_hook!(glue);
 
 /// Answers that are more than a status. The host copies them before the functions return.
 mod send {

@@ -2,18 +2,11 @@
 
 use abi_stable::{StableAbi, abi_stability::abi_checking::check_layout_compatibility, library::AbiHeaderRef};
 
-use super::{
-    reply::Reply,
-    services::SharedServices,
-    tables::{LazyOrder, LentAsset},
-    types::*,
-};
+use super::{reply::Reply, services::SharedServices, tables::LentAsset, types::*};
 use crate::{
-    Hook, Json, PluginError,
-    data::{
-        AddonConfig, AddonRequest, Asset, AssetChanges, Contract, Credentials, Event, Order, PendingAccounting,
-        Provisioned, SingleSignOn, UsageSpec, User,
-    },
+    Hook, PluginError,
+    call::{HookCall, HookReply, PendingUsage},
+    hooks::for_each_hook,
 };
 
 /// Why an entry is not a plugin's.
@@ -82,27 +75,7 @@ impl LoadedModule {
 
     /// Whether a hook is implemented.
     pub fn implements(&self, hook: Hook) -> bool {
-        let module = self.0;
-        match hook {
-            Hook::OnPreProductSpecValidation => module.on_pre_product_spec_validation().is_some(),
-            Hook::OnPostProductSpecValidation => module.on_post_product_spec_validation().is_some(),
-            Hook::OnPreProductSpecAttachment => module.on_pre_product_spec_attachment().is_some(),
-            Hook::OnPostProductSpecAttachment => module.on_post_product_spec_attachment().is_some(),
-            Hook::OnPreProductSpecUpgrade => module.on_pre_product_spec_upgrade().is_some(),
-            Hook::OnPostProductSpecUpgrade => module.on_post_product_spec_upgrade().is_some(),
-            Hook::OnPreProductOfferingValidation => module.on_pre_product_offering_validation().is_some(),
-            Hook::OnPostProductOfferingValidation => module.on_post_product_offering_validation().is_some(),
-            Hook::OnProductAcquisition => module.on_product_acquisition().is_some(),
-            Hook::OnProductSuspension => module.on_product_suspension().is_some(),
-            Hook::GetUsageSpecs => module.get_usage_specs().is_some(),
-            Hook::GetPendingAccounting => module.get_pending_accounting().is_some(),
-            Hook::OnEvent => module.on_event().is_some(),
-            Hook::AddonCreate => module.addon_create().is_some(),
-            Hook::AddonUpdate => module.addon_update().is_some(),
-            Hook::AddonDelete => module.addon_delete().is_some(),
-            Hook::AddonCredentials => module.addon_credentials().is_some(),
-            Hook::AddonSingleSignOn => module.addon_single_sign_on().is_some(),
-        }
+        implements(self.0, hook)
     }
 
     /// Makes an instance. Runs code of the plugin's.
@@ -112,42 +85,6 @@ impl LoadedModule {
         let instance = unsafe { (self.0.construct().0)(services.into_handle(), reply.handle()) };
         reply.finish(u32::from(instance.is_null()))?;
         Ok(PluginInstance { module: self.0, instance })
-    }
-}
-
-/// An order that can be lent to a call: whole, or with contracts that are fetched when they are asked for.
-pub trait LentOrder: sealed::Sealed {
-    /// The handle, valid as long as `self`.
-    #[doc(hidden)]
-    fn handle(&self) -> OrderHandle;
-
-    /// The order; without its contracts, if they are fetched.
-    fn order(&self) -> &Order;
-}
-
-mod sealed {
-    pub trait Sealed {}
-    impl Sealed for &crate::data::Order {}
-    impl Sealed for &super::LazyOrder<'_> {}
-}
-
-impl LentOrder for &Order {
-    fn handle(&self) -> OrderHandle {
-        (*self).into()
-    }
-
-    fn order(&self) -> &Order {
-        self
-    }
-}
-
-impl LentOrder for &LazyOrder<'_> {
-    fn handle(&self) -> OrderHandle {
-        (*self).into()
-    }
-
-    fn order(&self) -> &Order {
-        self.head()
     }
 }
 
@@ -181,240 +118,81 @@ impl PluginInstance {
         reply.finish(status).map(drop)
     }
 
-    /// Runs a hook that changes its asset; a hook that isn't implemented changes nothing.
-    fn change(
-        &self,
-        asset: &Asset,
-        call: impl FnOnce(Instance, AssetInCall, ReplyHandle) -> u32,
-    ) -> Result<AssetChanges, PluginError> {
-        let lent = LentAsset::new(asset);
-        let mut reply = Reply::default();
-        let status = call(self.instance, lent.handle(), reply.handle());
-        reply.finish(status)?;
-        Ok(lent.into_changes())
-    }
-
-    /// Calls `on_pre_product_spec_validation`.
-    pub fn on_pre_product_spec_validation(
-        &self,
-        provider: &User,
-        asset_t: &str,
-        media_type: &str,
-        url: &str,
-    ) -> Result<(), PluginError> {
-        let Some(hook) = self.module.on_pre_product_spec_validation() else { return Ok(()) };
-        let mut reply = Reply::default();
-        let (asset_t, media_type, url) = (text(asset_t), text(media_type), text(url));
-        // SAFETY: the layout was checked; the instance is alive; the arguments and the reply live during the call.
-        let status = unsafe { (hook.0)(self.instance, provider.into(), asset_t, media_type, url, reply.handle()) };
-        reply.finish(status).map(drop)
-    }
-
-    /// Calls `on_post_product_spec_validation`.
-    pub fn on_post_product_spec_validation(&self, provider: &User, asset: &Asset) -> Result<AssetChanges, PluginError> {
-        let Some(hook) = self.module.on_post_product_spec_validation() else { return Ok(AssetChanges::default()) };
-        // SAFETY: as in `on_pre_product_spec_validation`.
-        self.change(asset, |instance, asset, reply| unsafe { (hook.0)(instance, provider.into(), asset, reply) })
-    }
-
-    fn product_spec_hook(
-        &self,
-        hook: Option<ProductSpecHook>,
-        asset: &Asset,
-        asset_t: &str,
-        product_spec: &Json<'_>,
-    ) -> Result<AssetChanges, PluginError> {
-        let Some(hook) = hook else { return Ok(AssetChanges::default()) };
-        let (asset_t, spec) = (text(asset_t), text(product_spec.as_str()));
-        // SAFETY: as in `on_pre_product_spec_validation`.
-        self.change(asset, |instance, asset, reply| unsafe { (hook.0)(instance, asset, asset_t, spec, reply) })
-    }
-
-    fn offering_hook(
-        &self,
-        hook: Option<OfferingHook>,
-        asset: &Asset,
-        offering: &Json<'_>,
-    ) -> Result<AssetChanges, PluginError> {
-        let Some(hook) = hook else { return Ok(AssetChanges::default()) };
-        let offering = text(offering.as_str());
-        // SAFETY: as in `on_pre_product_spec_validation`.
-        self.change(asset, |instance, asset, reply| unsafe { (hook.0)(instance, asset, offering, reply) })
-    }
-
-    fn order_hook(
-        &self,
-        hook: Option<OrderHook>,
-        asset: &Asset,
-        contract: &Contract,
-        order: OrderHandle,
-    ) -> Result<AssetChanges, PluginError> {
-        let Some(hook) = hook else { return Ok(AssetChanges::default()) };
-        // SAFETY: as in `on_pre_product_spec_validation`.
-        self.change(asset, |instance, asset, reply| unsafe { (hook.0)(instance, asset, contract.into(), order, reply) })
-    }
-
-    /// Calls `on_pre_product_spec_attachment`.
-    pub fn on_pre_product_spec_attachment(
-        &self,
-        asset: &Asset,
-        asset_t: &str,
-        product_spec: &Json<'_>,
-    ) -> Result<AssetChanges, PluginError> {
-        self.product_spec_hook(self.module.on_pre_product_spec_attachment(), asset, asset_t, product_spec)
-    }
-
-    /// Calls `on_post_product_spec_attachment`.
-    pub fn on_post_product_spec_attachment(
-        &self,
-        asset: &Asset,
-        asset_t: &str,
-        product_spec: &Json<'_>,
-    ) -> Result<AssetChanges, PluginError> {
-        self.product_spec_hook(self.module.on_post_product_spec_attachment(), asset, asset_t, product_spec)
-    }
-
-    /// Calls `on_pre_product_spec_upgrade`.
-    pub fn on_pre_product_spec_upgrade(
-        &self,
-        asset: &Asset,
-        asset_t: &str,
-        product_spec: &Json<'_>,
-    ) -> Result<AssetChanges, PluginError> {
-        self.product_spec_hook(self.module.on_pre_product_spec_upgrade(), asset, asset_t, product_spec)
-    }
-
-    /// Calls `on_post_product_spec_upgrade`.
-    pub fn on_post_product_spec_upgrade(
-        &self,
-        asset: &Asset,
-        asset_t: &str,
-        product_spec: &Json<'_>,
-    ) -> Result<AssetChanges, PluginError> {
-        self.product_spec_hook(self.module.on_post_product_spec_upgrade(), asset, asset_t, product_spec)
-    }
-
-    /// Calls `on_pre_product_offering_validation`.
-    pub fn on_pre_product_offering_validation(
-        &self,
-        asset: &Asset,
-        product_offering: &Json<'_>,
-    ) -> Result<AssetChanges, PluginError> {
-        self.offering_hook(self.module.on_pre_product_offering_validation(), asset, product_offering)
-    }
-
-    /// Calls `on_post_product_offering_validation`.
-    pub fn on_post_product_offering_validation(
-        &self,
-        asset: &Asset,
-        product_offering: &Json<'_>,
-    ) -> Result<AssetChanges, PluginError> {
-        self.offering_hook(self.module.on_post_product_offering_validation(), asset, product_offering)
-    }
-
-    /// Calls `on_product_acquisition`.
-    pub fn on_product_acquisition(
-        &self,
-        asset: &Asset,
-        contract: &Contract,
-        order: impl LentOrder,
-    ) -> Result<AssetChanges, PluginError> {
-        self.order_hook(self.module.on_product_acquisition(), asset, contract, order.handle())
-    }
-
-    /// Calls `on_product_suspension`.
-    pub fn on_product_suspension(
-        &self,
-        asset: &Asset,
-        contract: &Contract,
-        order: impl LentOrder,
-    ) -> Result<AssetChanges, PluginError> {
-        self.order_hook(self.module.on_product_suspension(), asset, contract, order.handle())
-    }
-
-    /// Calls `get_usage_specs`.
-    pub fn get_usage_specs(&self) -> Result<Vec<UsageSpec>, PluginError> {
-        let Some(hook) = self.module.get_usage_specs() else { return Ok(Vec::new()) };
-        let mut reply = Reply::default();
-        // SAFETY: as in `on_pre_product_spec_validation`.
-        let status = unsafe { (hook.0)(self.instance, reply.handle()) };
-        reply.finish(status).map(Reply::into_usage_specs)
-    }
-
-    /// Calls `get_pending_accounting`.
-    pub fn get_pending_accounting(
-        &self,
-        asset: &Asset,
-        contract: &Contract,
-        order: impl LentOrder,
-    ) -> Result<(PendingAccounting, AssetChanges), PluginError> {
-        let Some(hook) = self.module.get_pending_accounting() else { return Ok(Default::default()) };
-        let lent = LentAsset::new(asset);
-        let mut reply = Reply::default();
-        // SAFETY: as in `on_pre_product_spec_validation`.
-        let status = unsafe { (hook.0)(self.instance, lent.handle(), contract.into(), order.handle(), reply.handle()) };
-        let pending = reply.finish(status)?.into_pending_accounting();
-        Ok((pending, lent.into_changes()))
-    }
-
-    /// Calls `on_event`.
-    pub fn on_event(&self, event: &Event) -> Result<(), PluginError> {
-        let Some(hook) = self.module.on_event() else { return Ok(()) };
-        let mut reply = Reply::default();
-        // SAFETY: as in `on_pre_product_spec_validation`.
-        let status = unsafe { (hook.0)(self.instance, event.into(), reply.handle()) };
-        reply.finish(status).map(drop)
-    }
-
-    /// Calls `create` of an add-on.
-    pub fn addon_create(&self, request: &AddonRequest) -> Result<Provisioned, PluginError> {
-        let Some(hook) = self.module.addon_create() else { return Err(no_addon()) };
-        // SAFETY: as in `on_pre_product_spec_validation`.
-        answer(|reply| unsafe { (hook.0)(self.instance, request.into(), reply) })
-    }
-
-    /// Calls `update` of an add-on.
-    pub fn addon_update(&self, resource: &str, request: &AddonRequest) -> Result<Option<AddonConfig>, PluginError> {
-        let Some(hook) = self.module.addon_update() else { return Err(no_addon()) };
-        // SAFETY: as in `on_pre_product_spec_validation`.
-        answer(|reply| unsafe { (hook.0)(self.instance, text(resource), request.into(), reply) })
-    }
-
-    /// Calls `delete` of an add-on.
-    pub fn addon_delete(&self, resource: &str) -> Result<(), PluginError> {
-        let Some(hook) = self.module.addon_delete() else { return Err(no_addon()) };
-        let mut reply = Reply::default();
-        // SAFETY: as in `on_pre_product_spec_validation`.
-        let status = unsafe { (hook.0)(self.instance, text(resource), reply.handle()) };
-        reply.finish(status).map(drop)
-    }
-
-    /// Calls `credentials` of an add-on.
-    pub fn addon_credentials(&self) -> Result<Credentials, PluginError> {
-        let Some(hook) = self.module.addon_credentials() else { return Err(no_addon()) };
-        // SAFETY: as in `on_pre_product_spec_validation`.
-        answer(|reply| unsafe { (hook.0)(self.instance, reply) })
-    }
-
-    /// Calls `single_sign_on` of an add-on.
-    pub fn addon_single_sign_on(&self, resource: &str, login: &SingleSignOn) -> Result<String, PluginError> {
-        let Some(hook) = self.module.addon_single_sign_on() else { return Err(no_addon()) };
-        let SingleSignOn { email, app, nav_data } = login;
-        // SAFETY: as in `on_pre_product_spec_validation`.
-        answer(|reply| unsafe {
-            (hook.0)(self.instance, text(resource), text(email), text(app), text(nav_data), reply)
-        })
+    /// Calls a hook. A hook of the [`Plugin`](crate::Plugin) trait that isn't implemented does nothing; one of an add-on
+    /// that the plugin doesn't provide is an error.
+    #[inline]
+    pub fn call(&self, call: HookCall<'_>) -> Result<HookReply, PluginError> {
+        dispatch(self, call)
     }
 }
 
-fn no_addon() -> PluginError {
-    PluginError::internal("the plugin provides no add-on")
+/// Lends the objects of a call to one function of the module. The rules take the objects one by one: each adds a statement
+/// that lends it, and the arguments that cross.
+macro_rules! cross {
+    (@next $hook:tt [$($lend:tt)*] [$($argument:tt)*] [$($changes:tt)*] $object:ident: Login $(, $($rest:tt)*)?) => {
+        cross!(@next $hook [$($lend)*]
+            [$($argument)* text(&$object.email), text(&$object.app), text(&$object.nav_data),]
+            [$($changes)*] $($($rest)*)?)
+    };
+    (@next $hook:tt [$($lend:tt)*] [$($argument:tt)*] [] $object:ident: Asset $(, $($rest:tt)*)?) => {
+        cross!(@next $hook [$($lend)* let $object = LentAsset::new($object);]
+            [$($argument)* $object.handle(),]
+            [$object.into_changes()] $($($rest)*)?)
+    };
+    (@next $hook:tt [$($lend:tt)*] [$($argument:tt)*] [$($changes:tt)*] $object:ident: $kind:ident $(, $($rest:tt)*)?) => {
+        cross!(@next $hook [$($lend)*]
+            [$($argument)* cross!(@lent $kind $object),]
+            [$($changes)*] $($($rest)*)?)
+    };
+    (@next [$hook:ident $instance:ident $variant:ident $reply:ident]
+        [$($lend:tt)*] [$($argument:tt)*] [$($changes:tt)*]) => {{
+        $($lend)*
+        let mut reply = Reply::default();
+        // SAFETY: the layout was checked; the instance is alive; the objects and the reply live during the call.
+        let status = unsafe { ($hook.0)($instance.instance, $($argument)* reply.handle()) };
+        let reply = reply.finish(status)?;
+        Ok(HookReply::$variant(cross!(@reply $reply reply [$($changes)*])))
+    }};
+    (@lent Text $object:ident) => { text($object) };
+    (@lent AssetType $object:ident) => { text($object) };
+    (@lent Document $object:ident) => { text($object.as_str()) };
+    (@lent Order $object:ident) => { $object.handle() };
+    (@lent $kind:ident $object:ident) => { $object.into() };
+    (@reply Done $reply:ident []) => {{
+        drop($reply);
+    }};
+    (@reply Changes $reply:ident [$changes:expr]) => {{
+        drop($reply);
+        $changes
+    }};
+    (@reply Specifications $reply:ident []) => { $reply.into_usage_specs() };
+    (@reply Usage $reply:ident [$changes:expr]) => {
+        PendingUsage { pending_accounting: $reply.into_pending_accounting(), changes: $changes }
+    };
+    (@reply $value:ident $reply:ident []) => { $reply.into_json()? };
+    (@absent Plugin $variant:ident) => { Ok(HookReply::$variant(Default::default())) };
+    (@absent $addon:ident $variant:ident) => { Err(PluginError::internal("the plugin provides no add-on")) };
 }
 
-/// An answer that crosses as JSON.
-fn answer<T: serde::de::DeserializeOwned>(call: impl FnOnce(ReplyHandle) -> u32) -> Result<T, PluginError> {
-    let mut reply = Reply::default();
-    let status = call(reply.handle());
-    let value = reply.finish(status)?.into_value().unwrap_or_default();
-    serde_json::from_slice(&value).map_err(|error| PluginError::internal(format!("its answer can't be read: {error}")))
+macro_rules! calls {
+    ($($trait:ident since $since:literal {$(
+        $(#[doc = $doc:literal])* $(#[sabi($sabi:ident)])?
+        $variant:ident, $name:ident = $function:ident: $table:ident($($object:ident: $kind:ident),*) -> $reply:ident;
+    )*})*) => {
+        fn implements(module: PluginModuleRef, hook: Hook) -> bool {
+            match hook { $($(Hook::$variant => module.$name().is_some(),)*)* }
+        }
+
+        #[inline]
+        fn dispatch(instance: &PluginInstance, call: HookCall<'_>) -> Result<HookReply, PluginError> {
+            match call {$($(
+                HookCall::$variant { $($object),* } => match instance.module.$name() {
+                    Some(hook) => cross!(@next [hook instance $variant $reply] [] [] [] $($object: $kind),*),
+                    None => cross!(@absent $trait $variant),
+                },
+            )*)*}
+        }
+    };
 }
+
+for_each_hook!(calls);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use abi_stable::{prefix_type::WithMetadata, sabi_types::StaticRef};
+use serde::de::DeserializeOwned;
 
 use super::types::*;
 use crate::{
@@ -46,6 +47,13 @@ impl Reply {
             None if status == 0 => Ok(self),
             None => Err(PluginError::internal(format!("it failed with status {status} and without a message"))),
         }
+    }
+
+    /// The answer of a hook that answers JSON.
+    pub(crate) fn into_json<T: DeserializeOwned>(self) -> Result<T, PluginError> {
+        let value = self.into_value().unwrap_or_default();
+        serde_json::from_slice(&value)
+            .map_err(|error| PluginError::internal(format!("its answer can't be read: {error}")))
     }
 
     pub(crate) fn into_value(self) -> Option<Vec<u8>> {

@@ -6,6 +6,8 @@
 
 use abi_stable::StableAbi;
 
+use crate::hooks::for_each_hook;
+
 /// Borrowed bytes; `start` is null where there is no value. They are UTF-8 when they come from the host;
 /// from a plugin they may be anything.
 #[repr(C)]
@@ -453,34 +455,25 @@ functions! {
     AddonSignOnHook: fn(Instance, Text, Text, Text, Text, ReplyHandle) -> u32;
 }
 
-/// The entry of a module that exports the [`Plugin`](crate::Plugin) trait. A hook that isn't implemented is `None`;
-/// a hook answers 0, or else refused in the reply.
-#[repr(C)]
-#[derive(StableAbi)]
-#[sabi(kind(Prefix(prefix_ref = PluginModuleRef, prefix_fields = PluginModuleFields)))]
-#[sabi(missing_field(default))]
-#[allow(missing_docs, reason = "the fields are named after the hooks, which are documented in the trait")]
-pub struct PluginModule {
-    pub record: GetRecord,
-    pub construct: Construct,
-    pub destroy: Destroy,
-    pub on_pre_product_spec_validation: Option<ValidationHook>,
-    pub on_post_product_spec_validation: Option<ProviderHook>,
-    pub on_pre_product_spec_attachment: Option<ProductSpecHook>,
-    pub on_post_product_spec_attachment: Option<ProductSpecHook>,
-    pub on_pre_product_spec_upgrade: Option<ProductSpecHook>,
-    pub on_post_product_spec_upgrade: Option<ProductSpecHook>,
-    pub on_pre_product_offering_validation: Option<OfferingHook>,
-    pub on_post_product_offering_validation: Option<OfferingHook>,
-    pub on_product_acquisition: Option<OrderHook>,
-    pub on_product_suspension: Option<OrderHook>,
-    pub get_usage_specs: Option<BareHook>,
-    #[sabi(last_prefix_field)]
-    pub get_pending_accounting: Option<OrderHook>,
-    pub on_event: Option<EventHook>,
-    pub addon_create: Option<AddonCreateHook>,
-    pub addon_update: Option<AddonUpdateHook>,
-    pub addon_delete: Option<AddonDeleteHook>,
-    pub addon_credentials: Option<BareHook>,
-    pub addon_single_sign_on: Option<AddonSignOnHook>,
+macro_rules! module {
+    ($($trait:ident since $since:literal {$(
+        $(#[doc = $doc:literal])* $(#[sabi($sabi:ident)])?
+        $variant:ident, $name:ident = $function:ident: $table:ident($($object:ident: $kind:ident),*) -> $reply:ident;
+    )*})*) => {
+        /// The entry of a module that exports the [`Plugin`](crate::Plugin) trait. A hook that isn't implemented is `None`;
+        /// a hook answers 0, or else refused in the reply.
+        #[repr(C)]
+        #[derive(StableAbi)]
+        #[sabi(kind(Prefix(prefix_ref = PluginModuleRef, prefix_fields = PluginModuleFields)))]
+        #[sabi(missing_field(default))]
+        #[allow(missing_docs, reason = "the fields are named after the hooks, which are documented in the trait")]
+        pub struct PluginModule {
+            pub record: GetRecord,
+            pub construct: Construct,
+            pub destroy: Destroy,
+            $($($(#[sabi($sabi)])? pub $name: Option<$table>,)*)*
+        }
+    };
 }
+
+for_each_hook!(module);

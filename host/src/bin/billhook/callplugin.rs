@@ -42,12 +42,11 @@ pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> an
     let host = global.host()?;
     let id = &arguments.plugin.id;
     // A plugin that isn't there is the operator's mistake, not the hook's refusal.
-    let plugin = host.show(id)?;
-    let implemented = plugin.module.implements(hook);
-    match host.call(id, hook, &objects) {
-        Ok(answer) => {
-            let outcome = if implemented { "ok" } else { "not implemented" };
-            output.json(&Outcome { outcome, answer })
+    host.show(id)?;
+    match host.call(id, hook, objects) {
+        Ok(reply) => {
+            let outcome = if reply.is_some() { "ok" } else { "not implemented" };
+            output.json(&Outcome { outcome, answer: HookAnswer(reply) })
         }
         Err(error) => {
             if arguments.objects.is_none() && error.kind() == ErrorKind::BadValue {

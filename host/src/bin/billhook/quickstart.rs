@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf};
 
 use anyhow::{Context, bail};
 use billhook::{
-    Hook, HookAnswer, HookError, Host, Install, Json,
+    Hook, HookError, HookReply, Host, Install, Json, PendingUsage,
     data::{Asset, AssetChanges, Contract, Offering, Order, User},
 };
 use serde_json::{Value, json};
@@ -106,7 +106,7 @@ fn life(host: &Host, asset_type: &str, report: &mut Report<'_>) -> anyhow::Resul
 
     let url = "https://api.acme.example/weather";
     let answer = host.on_pre_product_spec_validation(&seller, asset_type, "application/json", url);
-    report.call(Hook::OnPreProductSpecValidation, answer.map(|()| HookAnswer::default()))?;
+    report.call(Hook::OnPreProductSpecValidation, answer.map(HookReply::OnPreProductSpecValidation))?;
     let answer = host.on_post_product_spec_validation(&seller, &asset);
     report.change(Hook::OnPostProductSpecValidation, answer, &mut asset)?;
 
@@ -134,16 +134,11 @@ fn life(host: &Host, asset_type: &str, report: &mut Report<'_>) -> anyhow::Resul
     let answer = host.on_product_acquisition(&asset, contract, &order);
     report.change(Hook::OnProductAcquisition, answer, &mut asset)?;
 
-    let usage_specs = host.get_usage_specs(asset_type);
-    let answer = usage_specs.map(|specs| HookAnswer { usage_specs: Some(specs), ..HookAnswer::default() });
-    report.call(Hook::GetUsageSpecs, answer)?;
+    let answer = host.get_usage_specs(asset_type);
+    report.call(Hook::GetUsageSpecs, answer.map(HookReply::GetUsageSpecs))?;
     let pending = host.get_pending_accounting(&asset, contract, &order);
-    let answer = pending.map(|(pending, changes)| HookAnswer {
-        changes,
-        pending_accounting: Some(pending),
-        ..HookAnswer::default()
-    });
-    report.call(Hook::GetPendingAccounting, answer)?;
+    let answer = pending.map(|(pending_accounting, changes)| PendingUsage { pending_accounting, changes });
+    report.call(Hook::GetPendingAccounting, answer.map(HookReply::GetPendingAccounting))?;
 
     let answer = host.on_product_suspension(&asset, contract, &order);
     report.change(Hook::OnProductSuspension, answer, &mut asset)
@@ -194,10 +189,10 @@ impl Report<'_> {
         if let Ok(changes) = &answer {
             changes.clone().apply(asset);
         }
-        self.call(hook, answer.map(HookAnswer::from))
+        self.call(hook, answer.map(|changes| HookReply::of_changes(hook, changes).unwrap_or(HookReply::OnEvent(()))))
     }
 
-    fn call(&mut self, hook: Hook, answer: Result<HookAnswer, HookError>) -> anyhow::Result<()> {
+    fn call(&mut self, hook: Hook, answer: Result<HookReply, HookError>) -> anyhow::Result<()> {
         let answer = answer.with_context(|| format!("the example plugin refused {hook}"))?;
         self.say(&format!("  {:<36}{}", hook.name(), described(&answer)))?;
         self.calls.push(json!({ "hook": hook.name(), "answer": answer }));
@@ -206,16 +201,16 @@ impl Report<'_> {
 }
 
 /// An answer in a line.
-fn described(answer: &HookAnswer) -> String {
+fn described(reply: &HookReply) -> String {
     let mut parts = vec!["ok".to_owned()];
-    let AssetChanges { meta_info, content_type, download_link, .. } = &answer.changes;
+    let AssetChanges { meta_info, content_type, download_link, .. } = reply.changes().cloned().unwrap_or_default();
     parts.extend(meta_info.as_ref().map(|json| format!("meta_info is now {json}")));
     parts.extend(content_type.as_ref().map(|text| format!("content_type is now {text}")));
     parts.extend(download_link.as_ref().map(|text| format!("download_link is now {text}")));
-    for spec in answer.usage_specs.iter().flatten() {
-        parts.push(format!("{:?}: {}", spec.name, spec.description));
+    if let HookReply::GetUsageSpecs(specifications) = reply {
+        parts.extend(specifications.iter().map(|spec| format!("{:?}: {}", spec.name, spec.description)));
     }
-    if let Some(pending) = &answer.pending_accounting {
+    if let HookReply::GetPendingAccounting(PendingUsage { pending_accounting: pending, .. }) = reply {
         parts.extend(
             pending.records.iter().map(|record| format!("{} {} on {}", record.value, record.unit, record.date)),
         );

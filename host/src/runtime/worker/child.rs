@@ -11,7 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use billhook_plugin_api::{Hook, PluginError, data::Order};
+use billhook_plugin_api::{
+    PluginError,
+    call::{HookCall, HookReply, WithoutContracts},
+};
 use rustix::{
     event::{PollFd, PollFlags, Timespec},
     io::Errno,
@@ -21,9 +24,7 @@ use rustix::{
 
 use super::{
     super::{
-        ChildProgram, PluginServices,
-        call::{Borrowed, HookAnswer},
-        child as process,
+        ChildProgram, PluginServices, child as process,
         trial::{Errors, Stage, how_it_ended, keep_errors},
     },
     cpu::{CpuClock, CpuLimit},
@@ -266,13 +267,12 @@ impl Worker {
     /// Calls a hook.
     pub(super) fn call(
         &mut self,
-        hook: Hook,
-        objects: &Borrowed<'_>,
+        call: HookCall<'_>,
         deadline: Instant,
         cpu: Duration,
-    ) -> Result<Result<HookAnswer, PluginError>, Failure> {
+    ) -> Result<Result<HookReply, PluginError>, Failure> {
         self.outgoing.clear();
-        let ask = Ask::Call { hook: hook.name(), objects };
+        let ask = Ask::Call { hook: call.hook(), objects: WithoutContracts(call) };
         if let Err(error) = write_frame(&mut self.outgoing, &ask, LARGEST_CALL) {
             return Ok(Err(PluginError::bad_value(format!("the objects can't be sent: {error}"))));
         }
@@ -294,9 +294,12 @@ impl Worker {
             });
             match said? {
                 Said::Done(answer) => {
-                    check(&answer)?;
+                    let reply = HookReply::read(call.hook(), answer.get().as_bytes()).map_err(|error| {
+                        Failure::Nonsense(format!("its worker said what can't be understood: {error}"))
+                    })?;
+                    check(&reply)?;
                     self.is_sound = true;
-                    return Ok(Ok(*answer));
+                    return Ok(Ok(reply));
                 }
                 Said::Refused(refusal) => {
                     self.is_sound = true;
@@ -304,7 +307,7 @@ impl Worker {
                 }
                 Said::NeedContracts => {
                     asked_back = true;
-                    let contracts = objects.order.map(|order: &Order| order.contracts.as_slice()).unwrap_or_default();
+                    let contracts = call.order().map(|order| order.contracts.as_slice()).unwrap_or_default();
                     self.outgoing.clear();
                     write_frame(&mut self.outgoing, &Ask::Contracts(contracts), LARGEST_CALL).map_err(|error| {
                         Failure::Unsendable(format!("the order's contracts can't be sent: {error}"))
@@ -465,8 +468,8 @@ impl Drop for Worker {
 }
 
 /// Refuses an answer that holds more than one in this process may.
-fn check(answer: &HookAnswer) -> Result<(), Failure> {
-    let changes = &answer.changes;
+fn check(reply: &HookReply) -> Result<(), Failure> {
+    let Some(changes) = reply.changes() else { return Ok(()) };
     let texts = [changes.content_type.as_deref(), changes.download_link.as_deref()];
     let size: usize =
         texts.into_iter().chain([changes.meta_info.as_ref().map(|json| json.as_str())]).flatten().map(str::len).sum();

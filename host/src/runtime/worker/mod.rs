@@ -19,11 +19,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use billhook_plugin_api::{Hook, UsageSpec};
+use billhook_plugin_api::{
+    Hook, UsageSpec,
+    call::{HookCall, HookReply},
+};
 
 use super::{
     PluginServices, TrialError, TrialOutcome,
-    call::{Borrowed, CallFailure, Fault, HookAnswer},
+    call::{CallFailure, Fault, FaultKind, Instance},
     child::ChildProgram,
     plugin::timed_out,
     settings::RuntimeSettings,
@@ -87,8 +90,9 @@ pub(crate) fn try_in_worker(config: &WorkerConfig) -> Result<TrialOutcome, Trial
     let mut usage_specs: Vec<UsageSpec> = Vec::new();
     if config.module.implements(Hook::GetUsageSpecs) {
         let cpu = Duration::from_millis(config.runtime.limits.cpu_ms);
-        match worker.call(Hook::GetUsageSpecs, &Borrowed::default(), deadline, cpu) {
-            Ok(Ok(answer)) => usage_specs = answer.usage_specs.unwrap_or_default(),
+        match worker.call(HookCall::GetUsageSpecs {}, deadline, cpu) {
+            Ok(Ok(HookReply::GetUsageSpecs(returned))) => usage_specs = returned,
+            Ok(Ok(_)) => {}
             Ok(Err(error)) => return Err(TrialError::Refused { stage, problem: error.to_string() }),
             Err(Failure::Gone | Failure::GoneBefore) => {
                 return Err(TrialError::Crashed { stage, how: worker.bury() });
@@ -161,21 +165,8 @@ impl Workers {
         Workers(Arc::new(Shared { config, quarantine, pool: Mutex::default(), changed: Condvar::new() }))
     }
 
-    /// Calls a hook. Waiting for a free worker counts towards the deadline.
-    pub(crate) fn call(&self, hook: Hook, objects: Borrowed<'_>) -> Result<HookAnswer, CallFailure> {
-        self.0.call(hook, objects)
-    }
-
-    /// Ends workers that nobody called for a while.
-    pub(crate) fn end_idle(&self) {
-        let idle = Duration::from_secs(self.0.config.runtime.idle_s);
-        let is_unused = |worker: &mut Worker| worker.idle_since.elapsed() >= idle;
-        let unused: Vec<Worker> = self.0.pool().idle.extract_if(.., is_unused).collect();
-        drop(unused);
-    }
-
     /// The plugin was changed or removed: ends workers without a call, and those that get free.
-    pub(crate) fn retire(&self) {
+    fn retire(&self) {
         let idle = {
             let mut pool = self.0.pool();
             pool.is_retired = true;
@@ -185,7 +176,7 @@ impl Workers {
     }
 
     /// Takes no more calls, and ends those that are under way.
-    pub(crate) fn cut_off(&self) {
+    fn cut_off(&self) {
         let processes: Vec<Arc<Process>> = {
             let mut pool = self.0.pool();
             pool.is_ended = true;
@@ -194,16 +185,36 @@ impl Workers {
         self.0.changed.notify_all();
         processes.iter().for_each(|process| process.end());
     }
+}
 
-    /// How long calls may go on after the plugin was changed or removed.
-    pub(crate) fn drain_time(&self) -> Duration {
-        Duration::from_secs(self.0.config.runtime.drain_s)
+impl Instance for Workers {
+    /// Waiting for a free worker counts towards the deadline.
+    fn call(&self, call: HookCall<'_>) -> Result<HookReply, CallFailure> {
+        self.0.call(call)
     }
 
-    /// How many processes there are.
-    pub(crate) fn alive(&self) -> usize {
+    /// A worker's calls are ended at their deadlines.
+    fn is_in_this_process(&self) -> bool {
+        false
+    }
+
+    fn workers(&self) -> usize {
         let pool = self.0.pool();
         pool.idle.len() + pool.busy.len() + pool.starting
+    }
+
+    fn end_idle(&self) {
+        let idle = Duration::from_secs(self.0.config.runtime.idle_s);
+        let is_unused = |worker: &mut Worker| worker.idle_since.elapsed() >= idle;
+        let unused: Vec<Worker> = self.0.pool().idle.extract_if(.., is_unused).collect();
+        drop(unused);
+    }
+
+    fn drain(&self, since: Duration) {
+        self.retire();
+        if since > Duration::from_secs(self.0.config.runtime.drain_s) {
+            self.cut_off();
+        }
     }
 }
 
@@ -223,14 +234,15 @@ impl Shared {
         self.pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn call(self: &Arc<Self>, hook: Hook, objects: Borrowed<'_>) -> Result<HookAnswer, CallFailure> {
+    fn call(self: &Arc<Self>, call: HookCall<'_>) -> Result<HookReply, CallFailure> {
+        let hook = call.hook();
         let limit = self.config.runtime.deadline(hook);
         let deadline = Instant::now() + limit;
         let cpu = Duration::from_millis(self.config.runtime.limits.cpu_ms);
         let (mut worker, number, answered) = loop {
             let Taken { mut worker, number } = self.take(deadline, limit)?;
             // What certainly did nothing is done with another worker.
-            let how = match worker.call(hook, &objects, deadline, cpu) {
+            let how = match worker.call(call, deadline, cpu) {
                 Err(Failure::GoneBefore) => worker.bury(),
                 Err(Failure::NonsenseBefore) => "it said something that nobody asked for".to_owned(),
                 answered => break (worker, number, answered),
@@ -245,26 +257,27 @@ impl Shared {
                 return answer.map_err(CallFailure::Plugin);
             }
             Err(Failure::TimedOut) => timed_out(&self.config.services.plugin, hook, limit),
-            Err(Failure::TooMuchCpu) => Fault::unknown(format!(
-                "it used more than {} s of processor time and was ended: outcome unknown",
-                cpu.as_secs_f64()
-            )),
+            Err(Failure::TooMuchCpu) => Fault::new(
+                FaultKind::Crashed,
+                format!("it used more than {} s of processor time and was ended: outcome unknown", cpu.as_secs_f64()),
+            ),
             Err(Failure::Gone | Failure::GoneBefore | Failure::NonsenseBefore) => {
                 let how = worker.bury();
                 if self.pool().is_ended {
-                    Fault::unknown(
-                        "the plugin was changed or removed, and this call took too long after that".to_owned(),
+                    Fault::new(
+                        FaultKind::Crashed,
+                        "the plugin was changed or removed, and this call took too long after that",
                     )
                 } else {
                     self.crashed(&format!("in {hook}: {how}"));
-                    Fault::unknown(format!("its worker crashed: {how}"))
+                    Fault::new(FaultKind::Crashed, format!("its worker crashed: {how}"))
                 }
             }
             Err(Failure::Nonsense(problem)) => {
                 self.crashed(&format!("in {hook}: {problem}"));
-                Fault::unknown(problem)
+                Fault::new(FaultKind::Crashed, problem)
             }
-            Err(Failure::Unsendable(problem)) => Fault::unknown(problem),
+            Err(Failure::Unsendable(problem)) => Fault::new(FaultKind::Crashed, problem),
         };
         drop(worker);
         self.forget(number);
@@ -380,7 +393,7 @@ impl Shared {
             NotStarted::Hung(stage) => format!("its worker hung {stage}"),
         };
         let message = format!("the plugin can't be loaded: {problem}");
-        Fault { outcome_unknown: false, ..Fault::unknown(message) }
+        Fault::new(FaultKind::NotBegun, message)
     }
 
     fn give_back(&self, number: u64, mut worker: Worker) {

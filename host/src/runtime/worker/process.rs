@@ -5,19 +5,22 @@ use std::{
     io::{self, Write},
     os::{fd::OwnedFd, unix::net::UnixStream},
     process,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, PoisonError},
 };
 
 use billhook_plugin_api::{
-    PluginError,
-    abi::services::{HostServices, check_state_size},
+    Hook, PluginError,
+    abi::{
+        services::{HostServices, check_state_size},
+        tables::LazyOrder,
+    },
+    call::{HookObjects, OwnedHookCall},
     data::Contract,
 };
 
 use super::{
     super::{
-        InProcess, Instance, Library, Plugin,
-        call::{CallFailure, HookObjects},
+        Library, LoadedInstance,
         confine::{Bounds, confine},
         supervisor,
     },
@@ -70,7 +73,7 @@ impl<E: std::fmt::Display> From<E> for NotReady {
 }
 
 /// Confines this process, loads the plugin and makes its instance.
-fn prepare(load: Load, services: UnixStream, connection: &mut Connection) -> Result<Plugin, NotReady> {
+fn prepare(load: Load, services: UnixStream, connection: &mut Connection) -> Result<LoadedInstance, NotReady> {
     if load.protocol != PROTOCOL {
         return Err(format!("the host speaks protocol {} and this worker {PROTOCOL}", load.protocol).into());
     }
@@ -93,8 +96,7 @@ fn prepare(load: Load, services: UnixStream, connection: &mut Connection) -> Res
         needs_settings: !error.is_panic(),
     })?;
     connection.say(&Said::Ready { protocol: PROTOCOL, lacks })?;
-    let instance: Arc<Instance> = Arc::new(instance);
-    Ok(Plugin::InProcess(InProcess { instance, released: Vec::new(), number: 0 }))
+    Ok(instance)
 }
 
 /// The socket of calls.
@@ -116,10 +118,10 @@ impl Connection {
     }
 
     /// Answers calls until the host closes the socket.
-    fn serve(&mut self, plugin: &Plugin) -> io::Result<()> {
+    fn serve(&mut self, plugin: &LoadedInstance) -> io::Result<()> {
         while let Some(asked) = receive(&mut self.incoming, &mut self.socket, LARGEST_CALL)? {
             let said = match asked {
-                Asked::Call { hook, objects } => self.call(plugin, hook, &objects),
+                Asked::Call { hook, objects } => self.call(plugin, hook, *objects),
                 Asked::Contracts(_) => return Err(io::Error::other("contracts that nobody asked for")),
             };
             self.incoming.shrink();
@@ -128,17 +130,24 @@ impl Connection {
         Ok(())
     }
 
-    fn call(&mut self, plugin: &Plugin, hook: billhook_plugin_api::Hook, objects: &HookObjects) -> Said {
+    fn call(&mut self, plugin: &LoadedInstance, hook: Hook, objects: HookObjects) -> Said {
+        let call = match OwnedHookCall::new(hook, objects) {
+            Ok(call) => call,
+            Err(missing) => return refused(PluginError::bad_value(missing.to_string())),
+        };
         let connection = Mutex::new(self);
         let fetch = || {
             let mut connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
             // Without its host this process has nothing left to do, and nobody to tell.
             connection.fetch_contracts().unwrap_or_else(|_| process::abort())
         };
-        match objects.call(plugin, hook, Some(&fetch)) {
-            Ok(answer) => Said::Done(Box::new(answer)),
-            Err(CallFailure::Plugin(error)) => Said::Refused(error.into()),
-            Err(CallFailure::Runtime(fault)) => Said::Refused(PluginError::new(fault.kind, fault.message).into()),
+        let lazy = call.order().map(|order| LazyOrder::new(order, &fetch));
+        match plugin.call(call.with_contracts(lazy.as_ref())) {
+            Ok(reply) => match serde_json::value::to_raw_value(&reply) {
+                Ok(reply) => Said::Done(reply),
+                Err(error) => refused(PluginError::internal(format!("its answer can't be written: {error}"))),
+            },
+            Err(error) => refused(error),
         }
     }
 
@@ -149,6 +158,10 @@ impl Connection {
             _ => Err(io::ErrorKind::UnexpectedEof.into()),
         }
     }
+}
+
+fn refused(error: PluginError) -> Said {
+    Said::Refused(error.into())
 }
 
 /// The services of a plugin whose host is another process.

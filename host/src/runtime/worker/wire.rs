@@ -6,13 +6,15 @@ use std::{
     time::Duration,
 };
 
-use billhook_plugin_api::{ErrorKind, Hook, PluginError, data::Contract};
-use serde::{Deserialize, Serialize};
-
-use super::super::{
-    call::{Borrowed, HookAnswer, HookObjects},
-    settings::{Confinement, WorkerLimits},
+use billhook_plugin_api::{
+    ErrorKind, Hook, PluginError,
+    call::{HookObjects, WithoutContracts},
+    data::Contract,
 };
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::super::settings::{Confinement, WorkerLimits};
 use crate::package::ModuleInfo;
 
 /// The version of the protocol. A worker of another one is refused.
@@ -49,7 +51,7 @@ pub(crate) struct Load {
 #[derive(Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Ask<'a> {
-    Call { hook: &'a str, objects: &'a Borrowed<'a> },
+    Call { hook: Hook, objects: WithoutContracts<'a> },
     Contracts(&'a [Contract]),
 }
 
@@ -57,18 +59,8 @@ pub(super) enum Ask<'a> {
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Asked {
-    Call {
-        #[serde(deserialize_with = "hook")]
-        hook: Hook,
-        objects: Box<HookObjects>,
-    },
+    Call { hook: Hook, objects: Box<HookObjects> },
     Contracts(Vec<Contract>),
-}
-
-fn hook<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Hook, D::Error> {
-    let name = String::deserialize(deserializer)?;
-    let found = Hook::ALL.iter().find(|hook| hook.name() == name).copied();
-    found.ok_or_else(|| serde::de::Error::custom(format!("{name:?} is no hook")))
 }
 
 /// What a worker says on the socket of calls.
@@ -83,8 +75,8 @@ pub(super) enum Said {
     Ready { protocol: u32, lacks: Vec<Confinement> },
     /// It can't be: why, and whether the plugin asks for other settings.
     NotReady { message: String, needs_settings: bool },
-    /// The hook went through.
-    Done(Box<HookAnswer>),
+    /// The hook went through, and returned this.
+    Done(Box<RawValue>),
     /// The hook refused or failed.
     Refused(Refusal),
     /// The plugin asks for the contracts of the order.

@@ -9,13 +9,14 @@ use axum::{
 };
 use billhook_plugin_api::{
     Hook, Timestamp,
+    call::{HookAnswer, HookObjects},
     data::{Asset, AssetChanges, Contract, Offering, Order},
 };
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
-    Catalogue, CatalogueError, HookAnswer, HookError, HookObjects, HostError, LONGEST_OBJECT_ID, Scope, UsageRefreshed,
+    Catalogue, CatalogueError, HookError, HostError, LONGEST_OBJECT_ID, Scope, UsageRefreshed,
     server::{
         body::JsonBody,
         operation::{Api, operation},
@@ -219,17 +220,13 @@ async fn call(
         }
     };
     let limit = app.host.longest_call(&plugin, hook);
-    let called = app.call(&plugin, limit, move |host| {
-        let called = match &which.plugin {
-            Some(plugin) => (host.implements_hook(plugin, hook), host.call(plugin, hook, &objects)),
-            None => (host.implements(&named, hook), host.call_type(&named, hook, &objects)),
-        };
-        // Given back, to be freed where they were made: threads that free each other's memory wait for each other.
-        (called, objects, named)
+    let called = app.call(&plugin, limit, move |host| match &which.plugin {
+        Some(plugin) => host.call(plugin, hook, *objects),
+        None => host.call_type(&named, hook, *objects),
     });
-    let ((implemented, answer), ..) = called.await?;
-    let outcome = if implemented == Some(true) { "ok" } else { "not implemented" };
-    Ok(Json(Outcome { outcome, answer: answer? }))
+    let reply = called.await??;
+    let outcome = if reply.is_some() { "ok" } else { "not implemented" };
+    Ok(Json(Outcome { outcome, answer: HookAnswer(reply) }))
 }
 
 /// What stands for the plugin of an asset's type, where calls take turns; the same for all types that no plugin has.

@@ -1,0 +1,227 @@
+//! The way of a call, from top to bottom: is it listened to; before handlers; the slot that it goes to; the instance; and what is
+//! noted of it.
+
+use std::{
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
+
+use billhook_plugin_api::{
+    Hook, Json,
+    call::{HookCall, HookObjects, HookReply, OwnedHookCall},
+    data::Event,
+};
+
+use super::{
+    Dispatcher, HookError, Table, brief,
+    slot::{NotReady, Slot},
+    status_of,
+};
+use crate::{
+    events::{ListenerKind, NewEvent},
+    executions::{ExecutionStatus, Name, Note},
+    ledger::Record,
+    runtime::Instance,
+};
+
+/// How the plugin of a call is found.
+#[derive(Clone, Copy)]
+pub(crate) enum Target<'a> {
+    /// By the type of its assets.
+    Type(&'a str),
+    /// By its id, whatever the asset's type is.
+    Plugin(&'a str),
+}
+
+impl Target<'_> {
+    #[inline]
+    fn slot(self, hook: Hook, table: &Table) -> Result<&Arc<Slot>, HookError> {
+        match self {
+            Target::Type(name) => table.by_type(name).ok_or_else(|| HookError::unknown_type(hook, name)),
+            Target::Plugin(id) => table.by_id(id).ok_or_else(|| HookError::not_installed(hook, id)),
+        }
+    }
+}
+
+/// What a hook returned, and what listeners are to be told of it.
+pub(crate) struct Returned {
+    /// `None` where the plugin doesn't implement the hook.
+    pub(crate) reply: Option<HookReply>,
+    pub(crate) records: Vec<Record>,
+}
+
+impl Dispatcher {
+    /// Calls a hook, and records what its listeners are told. Returns `None` where the plugin doesn't implement the hook.
+    #[inline]
+    pub(crate) fn call(&self, target: Target<'_>, call: HookCall<'_>) -> Result<Option<HookReply>, HookError> {
+        let table = self.table.load();
+        if !table.is_listened_to(call.hook()) {
+            return about_asset(self.route(&table, target, call), &call);
+        }
+        self.call_and_tell(target, call)
+    }
+
+    /// Calls a hook of a pair. What its listeners are told is returned, and recorded when the whole pair went through.
+    pub(crate) fn call_in_pair(&self, target: Target<'_>, call: HookCall<'_>) -> Result<Returned, HookError> {
+        let table = self.table.load();
+        let returned = if table.is_listened_to(call.hook()) {
+            self.call_listened_to(target, call)
+        } else {
+            self.route(&table, target, call).map(|reply| Returned { reply, records: Vec::new() })
+        };
+        about_asset(returned, &call)
+    }
+
+    /// Calls a hook with what it takes of some objects.
+    pub(crate) fn call_with(
+        &self,
+        target: Target<'_>,
+        hook: Hook,
+        objects: HookObjects,
+    ) -> Result<Option<HookReply>, HookError> {
+        match OwnedHookCall::new(hook, objects) {
+            Ok(call) => self.call(target, call.borrowed()),
+            Err(missing) => {
+                let table = self.table.load();
+                let slot = target.slot(hook, &table)?;
+                match slot.instance(hook) {
+                    Ok(None) => Ok(None),
+                    Err(NotReady::Refused(error)) => Err(error),
+                    _ => Err(HookError::bad_value(hook, &slot.row().id, missing.to_string())),
+                }
+            }
+        }
+    }
+
+    /// Delivers an event to a plugin. What becomes of it is noted with its delivery.
+    pub(crate) fn deliver(&self, plugin: &str, event: &Event) -> Result<(), HookError> {
+        let table: Arc<Table> = self.table.load_full();
+        self.route(&table, Target::Plugin(plugin), HookCall::OnEvent { event }).map(drop)
+    }
+
+    #[cold]
+    fn call_and_tell(&self, target: Target<'_>, call: HookCall<'_>) -> Result<Option<HookReply>, HookError> {
+        let Returned { reply, records } = about_asset(self.call_listened_to(target, call), &call)?;
+        self.tell(call.hook(), records)?;
+        Ok(reply)
+    }
+
+    /// Calls a hook whose calls are listened to: before handlers, the plugin with the objects as they left them, and what the
+    /// after listeners are to be told.
+    #[cold]
+    fn call_listened_to(&self, target: Target<'_>, call: HookCall<'_>) -> Result<Returned, HookError> {
+        let hook = call.hook();
+        let table = self.table.load_full();
+        let id = target.slot(hook, &table)?.row().id.clone();
+        let chain = table.listeners.chain(hook.name());
+        let mut owned = call.to_owned();
+        let written = |problem: String| HookError::internal(hook, &id, problem);
+        let mut event = NewEvent::new(hook.name()).with_data(data_of(target, call).map_err(written)?);
+        event.object_id = call.object().map(Into::into);
+        let before = self.phases.before_hook(hook, &chain, &event, &mut owned)?;
+        let mut reply = self.route(&table, target, owned.borrowed())?;
+        let mut changes = before;
+        if let Some(of_hook) = reply.as_mut().and_then(HookReply::changes_mut) {
+            changes.add(std::mem::take(of_hook));
+            *of_hook = changes.clone();
+        } else if !changes.is_empty() {
+            // The plugin lacks the hook, and handlers changed the asset: that is saved all the same.
+            reply = HookReply::of_changes(hook, changes.clone());
+        }
+        let mut records = Vec::new();
+        if !chain.after.is_empty() {
+            if let Some(asset) = owned.asset_mut() {
+                changes.apply(asset);
+            }
+            event.data = data_of(target, owned.borrowed()).map_err(written)?;
+            let listeners = chain.after.iter().map(|(_, listener)| listener.clone()).collect();
+            records.push(Record { event, listeners });
+        }
+        Ok(Returned { reply, records })
+    }
+
+    /// Finds the slot of a call, and calls its instance. A plugin that can't be loaded may have been changed or removed since the
+    /// table was made: then the call goes where it goes now.
+    #[inline]
+    fn route(&self, table: &Table, target: Target<'_>, call: HookCall<'_>) -> Result<Option<HookReply>, HookError> {
+        let slot = target.slot(call.hook(), table)?;
+        match slot.instance(call.hook()) {
+            Ok(Some(instance)) => self.invoke(slot, instance, call).map(Some),
+            Ok(None) => Ok(None),
+            Err(NotReady::Refused(error)) => Err(error),
+            Err(NotReady::NotLoaded(error)) => self.route_anew(slot, target, call, error),
+        }
+    }
+
+    #[cold]
+    fn route_anew(
+        &self,
+        stale: &Arc<Slot>,
+        target: Target<'_>,
+        call: HookCall<'_>,
+        error: HookError,
+    ) -> Result<Option<HookReply>, HookError> {
+        let table = self.table_after_refresh();
+        let slot = target.slot(call.hook(), &table)?;
+        if Arc::ptr_eq(slot, stale) {
+            return Err(error);
+        }
+        match slot.instance(call.hook()) {
+            Ok(Some(instance)) => self.invoke(slot, instance, call).map(Some),
+            Ok(None) => Ok(None),
+            Err(NotReady::Refused(error) | NotReady::NotLoaded(error)) => Err(error),
+        }
+    }
+
+    /// Calls an instance, and notes the call where calls of hooks are recorded.
+    #[inline]
+    fn invoke(&self, slot: &Slot, instance: &dyn Instance, call: HookCall<'_>) -> Result<HookReply, HookError> {
+        if !self.records_hooks || matches!(call.hook(), Hook::OnEvent | Hook::AddonCredentials) {
+            return slot.call(instance, call);
+        }
+        let start = Instant::now();
+        let returned = slot.call(instance, call);
+        self.phases.note(Note {
+            at: SystemTime::now(),
+            event: Name::Hook(call.hook().name()),
+            object: brief(call.object().unwrap_or_default()).to_owned(),
+            kind: ListenerKind::Plugin,
+            listener: Arc::clone(slot.id()),
+            attempt: 1,
+            status: returned.as_ref().err().map_or(ExecutionStatus::Success, status_of),
+            error: returned.as_ref().err().map(|error| error.message().to_owned()),
+            response: String::new(),
+            took: start.elapsed(),
+            delivery: None,
+        });
+        returned
+    }
+
+    /// Records what listeners are told of hooks that went through. Durable on return.
+    pub(crate) fn tell(&self, hook: Hook, records: Vec<Record>) -> Result<(), HookError> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        self.phases.emit(records).map(drop).map_err(|error| HookError::not_recorded(hook, &error))
+    }
+}
+
+/// Names the asset of a call in its error.
+#[inline]
+fn about_asset<T>(returned: Result<T, HookError>, call: &HookCall<'_>) -> Result<T, HookError> {
+    match (returned, call.asset()) {
+        (Err(error), Some(asset)) => Err(error.about(&asset.id)),
+        (returned, _) => returned,
+    }
+}
+
+/// Returns the objects of a call as the data of its event. A hook without objects is about its asset type alone.
+fn data_of(target: Target<'_>, call: HookCall<'_>) -> Result<Json<'static>, String> {
+    let data = match target {
+        Target::Type(asset_t) if call.hook().objects().is_empty() => {
+            Json::from_value(&serde_json::json!({ "asset_t": asset_t }))
+        }
+        _ => Json::from_value(&call),
+    };
+    data.map_err(|error| format!("the objects can't be written as JSON: {error}"))
+}
