@@ -166,7 +166,7 @@ macro_rules! calls {
                 let mut objects = objects.completed(hook);
                 match hook {$($(
                     Hook::$variant => Ok(OwnedHookCall::$variant {$(
-                        $object: objects.$object.take().ok_or(MissingObject { hook, object: stringify!($object) })?,
+                        $object: objects.$object.take().ok_or_else(|| objects.missing(hook, stringify!($object)))?,
                     )*}),
                 )*)*}
             }

@@ -305,3 +305,19 @@ pub(crate) fn alone(test: &str) -> bool {
     assert!(output.status.success() && said.contains("1 passed"), "{said}");
     false
 }
+
+/// A process that is killed when it is not needed any more, however that comes.
+pub(crate) struct Killed(pub(crate) std::process::Child);
+
+impl Killed {
+    pub(crate) fn start(command: &mut Command) -> Self {
+        Killed(command.spawn().expect("started"))
+    }
+}
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

@@ -99,7 +99,7 @@ impl Phases {
     ) -> Result<(), Forbidden> {
         for handler in &chain.before {
             let start = Instant::now();
-            let Called { answer, response } = self.caller.call(handler, event, handler.deadline());
+            let Called { answer, response } = self.caller.call(handler, event, handler.deadline(), None);
             let took = start.elapsed();
             let (status, verdict) = match answer {
                 Answer::Passed { data: None } => (ExecutionStatus::Success, Ok(())),
@@ -111,6 +111,7 @@ impl Phases {
                 Answer::Failed(problem) | Answer::Again { problem, .. } => {
                     (ExecutionStatus::Failed, Err((problem, true)))
                 }
+                Answer::NotBegun => (ExecutionStatus::Failed, Err(("it was not called".to_owned(), true))),
                 Answer::TimedOut(problem) => (ExecutionStatus::TimedOut, Err((problem, true))),
                 Answer::Unknown(problem) => (ExecutionStatus::Unknown, Err((problem, true))),
             };

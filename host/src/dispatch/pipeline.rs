@@ -8,7 +8,7 @@ use std::{
 
 use billhook_plugin_api::{
     Hook, Json,
-    call::{HookCall, HookObjects, HookReply, OwnedHookCall},
+    call::{HookCall, HookObjects, HookReply, MissingObject, OwnedHookCall},
     data::Event,
 };
 
@@ -79,17 +79,27 @@ impl Dispatcher {
         hook: Hook,
         objects: HookObjects,
     ) -> Result<Option<HookReply>, HookError> {
-        match OwnedHookCall::new(hook, objects) {
+        // Also where the hook itself doesn't take it.
+        let asset = objects.asset.as_ref().map(|asset| asset.id.clone());
+        let returned = match OwnedHookCall::new(hook, objects) {
             Ok(call) => self.call(target, call.borrowed()),
-            Err(missing) => {
-                let table = self.table.load();
-                let slot = target.slot(hook, &table)?;
-                match slot.instance(hook) {
-                    Ok(None) => Ok(None),
-                    Err(NotReady::Refused(error)) => Err(error),
-                    _ => Err(HookError::bad_value(hook, &slot.row().id, missing.to_string())),
-                }
-            }
+            Err(missing) => self.refuse(target, &missing),
+        };
+        match asset.filter(|_| !matches!(hook, Hook::GetUsageSpecs | Hook::OnEvent)) {
+            Some(asset) => returned.map_err(|error| error.about(&asset)),
+            None => returned,
+        }
+    }
+
+    /// Says why a call without all of its objects comes to nothing, unless the plugin doesn't implement the hook.
+    #[cold]
+    fn refuse(&self, target: Target<'_>, missing: &MissingObject) -> Result<Option<HookReply>, HookError> {
+        let table = self.table.load();
+        let slot = target.slot(missing.hook, &table)?;
+        match slot.instance(missing.hook) {
+            Ok(None) => Ok(None),
+            Err(NotReady::Refused(error)) => Err(error),
+            _ => Err(HookError::bad_value(missing.hook, &slot.row().id, missing.to_string())),
         }
     }
 

@@ -14,6 +14,8 @@ pub(crate) enum Answer {
     Forbidden(String),
     /// It failed for good.
     Failed(String),
+    /// It was not called, because it was too late to begin.
+    NotBegun,
     /// It failed, and may be tried again: after the time that it named, if it did.
     Again { problem: String, after: Option<Duration> },
     /// It was called and its answer didn't come: nobody knows what it did. It may be tried again.

@@ -1,6 +1,6 @@
 //! An operator's handler: a script or an HTTP endpoint that is attached to an event.
 
-use std::{fmt, time::Duration};
+use std::{fmt, net::IpAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use ureq::http::Uri;
@@ -222,7 +222,7 @@ impl Handler {
         }
         match &self.task {
             Task::Http(address) => {
-                let host = host_of(address)?;
+                let host = endpoint_of(address)?;
                 if let Some(allowed) = allowed_hosts
                     && !is_allowed(&host, allowed)
                 {
@@ -254,10 +254,10 @@ pub(crate) const DEFAULT_PRIORITY: u32 = 100;
 const LONGEST_DEADLINE_MS: u64 = 86_400_000;
 
 /// The host of an address, with the port where it has one.
-pub(crate) fn host_of(address: &str) -> Result<String, BadHandler> {
+pub(crate) fn endpoint_of(address: &str) -> Result<Endpoint, BadHandler> {
     // The address may hold a secret that doesn't belong there, so none of these shows it.
     let wrong = |problem: &str| BadHandler(problem.to_owned());
-    let uri: Uri = address.parse().map_err(|_| wrong("its address is none"))?;
+    let uri: Uri = address.parse().map_err(|_| wrong("its address is invalid"))?;
     let authority =
         uri.authority().ok_or_else(|| wrong("its address has to begin with http:// or https:// and a host"))?;
     if !matches!(uri.scheme_str(), Some("http" | "https")) {
@@ -270,24 +270,56 @@ pub(crate) fn host_of(address: &str) -> Result<String, BadHandler> {
         return Err(wrong("its address has no host"));
     }
     let port = authority.as_str().rsplit_once(':').filter(|(_, port)| !port.ends_with(']'));
-    if port.is_some_and(|(_, port)| port.parse::<u16>().is_err()) {
-        return Err(wrong("its address has a port that is none"));
-    }
-    Ok(authority.as_str().to_ascii_lowercase())
+    let default = if uri.scheme_str() == Some("https") { 443 } else { 80 };
+    let port = port.map_or(Ok(default), |(_, port)| port.parse::<u16>());
+    let port = port.map_err(|_| wrong("its address has an invalid port"))?;
+    Ok(Endpoint { host: canonical(authority.host()), port, shown: authority.as_str().to_ascii_lowercase() })
 }
 
-/// Whether calls may go to a host: `host`, `host:port`, or `*.domain` for all hosts below a domain.
-pub(crate) fn is_allowed(host: &str, allowed: &[String]) -> bool {
-    let bare = match host.rsplit_once(':') {
-        Some((bare, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => bare,
-        _ => host,
-    };
+/// The host and the port that an address leads to; the port of its scheme, if it names none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Endpoint {
+    host: String,
+    port: u16,
+    shown: String,
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown)
+    }
+}
+
+/// A host as it is compared: names without regard to case and to a point at the end, addresses in their shortest form.
+fn canonical(host: &str) -> String {
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    match bare.parse::<IpAddr>() {
+        Ok(address) => address.to_canonical().to_string(),
+        Err(_) => bare.strip_suffix('.').unwrap_or(bare).to_ascii_lowercase(),
+    }
+}
+
+/// Whether calls may go to an endpoint: an entry is `host`, `host:port`, or `*.domain` for all hosts below a domain, with or
+/// without a port. An entry without a port allows every one.
+pub(crate) fn is_allowed(endpoint: &Endpoint, allowed: &[String]) -> bool {
     allowed.iter().any(|entry| {
-        let entry = entry.to_ascii_lowercase();
-        match entry.strip_prefix("*.") {
-            Some(domain) => bare.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.') && rest.len() > 1),
-            None => entry == host || entry == bare,
-        }
+        let entry = entry.trim();
+        let (host, port) = match entry.rsplit_once(':') {
+            // An IPv6 address alone has colons, too.
+            Some((host, port)) if !host.contains(':') || host.ends_with(']') => match port.parse::<u16>() {
+                Ok(port) => (host, Some(port)),
+                Err(_) => return false,
+            },
+            _ => (entry, None),
+        };
+        let is_host = match host.strip_prefix("*.") {
+            Some(domain) => {
+                let rest = endpoint.host.strip_suffix(&canonical(domain));
+                rest.is_some_and(|rest| rest.ends_with('.') && rest.len() > 1)
+            }
+            None => canonical(host) == endpoint.host,
+        };
+        is_host && port.is_none_or(|port| port == endpoint.port)
     })
 }
 
@@ -320,7 +352,36 @@ mod tests {
 
     #[test]
     fn only_hosts_that_are_allowed_are_called() {
-        let allowed: Vec<String> = ["127.0.0.1:5000", "*.acme.example", "one.example"].map(str::to_owned).into();
+        let allowed: Vec<String> = [
+            "127.0.0.1:5000",
+            "*.acme.example",
+            "one.example",
+            "two.example:80",
+            "*.three.example:443",
+            "[::1]:8080",
+            "::2",
+            "FOUR.example.",
+        ]
+        .map(str::to_owned)
+        .into();
+        for (address, expected) in [
+            ("http://two.example/", true),
+            ("http://two.example:80/", true),
+            ("https://two.example/", false),
+            ("https://two.example:80/", true),
+            ("https://a.three.example/", true),
+            ("http://a.three.example/", false),
+            ("https://three.example/", false),
+            ("http://[::1]:8080/", true),
+            ("http://[0:0:0::1]:8080/", true),
+            ("http://[::1]/", false),
+            ("http://[::2]:9/", true),
+            ("http://four.example/", true),
+            ("http://Four.Example.:81/", true),
+        ] {
+            let endpoint = endpoint_of(address).expect(address);
+            assert_eq!(is_allowed(&endpoint, &allowed), expected, "{address}");
+        }
         for (host, expected) in [
             ("127.0.0.1:5000", true),
             ("127.0.0.1:5001", false),
@@ -331,7 +392,8 @@ mod tests {
             ("one.example:80", true),
             ("one.example.evil", false),
         ] {
-            assert_eq!(is_allowed(host, &allowed), expected, "{host}");
+            let endpoint = endpoint_of(&format!("http://{host}/")).expect(host);
+            assert_eq!(is_allowed(&endpoint, &allowed), expected, "{host}");
         }
         let handler = Handler::new("a", "clients.create", Task::Http("http://169.254.169.254/latest".into()));
         assert!(handler.check(Some(&allowed)).expect_err("refused").to_string().contains("169.254.169.254"));

@@ -9,15 +9,18 @@ use std::{
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use ureq::{
-    Agent, Body as ResponseBody,
+    Body as ResponseBody,
     http::{HeaderMap, Request, Response, Uri, header},
 };
 
 use super::{
     answer::{Answer, Body, Called, LARGEST_ANSWER, response},
-    handler::{Mode, host_of, is_allowed},
+    handler::{Mode, endpoint_of, is_allowed},
 };
-use crate::http_client;
+use crate::{
+    database::steady_ms,
+    http_client::{HttpClient, Limits, Repeat, Unanswered},
+};
 
 /// What is posted.
 pub(super) struct Post<'a> {
@@ -28,26 +31,26 @@ pub(super) struct Post<'a> {
     pub(super) idempotency_key: &'a str,
     pub(super) envelope: &'a [u8],
     pub(super) limit: Duration,
+    /// Nothing is sent from this time of the steady clock on, if there is one.
+    pub(super) send_before: Option<i64>,
 }
 
 /// Calls handlers over HTTP. Connections are kept alive.
 pub(super) struct Client {
-    agent: Agent,
+    client: HttpClient,
     allowed_hosts: Option<Vec<String>>,
 }
 
 /// A redirect to the same host is followed so often.
 const MOST_REDIRECTS: usize = 3;
-/// Finding a host, and connecting to it, each take no longer.
+/// Finding a host and connecting to it take no longer.
 const LONGEST_REACHING: Duration = Duration::from_secs(10);
 /// Nobody may ask for another attempt later than that.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(86_400);
 
 impl Client {
     pub(super) fn new(allowed_hosts: Option<Vec<String>>) -> Self {
-        let agent =
-            http_client::agent().max_idle_connections(256).max_idle_connections_per_host(16).build().new_agent();
-        Client { agent, allowed_hosts }
+        Client { client: HttpClient::new(256, 16), allowed_hosts }
     }
 
     /// Posts an envelope, and tells what the handler answered.
@@ -57,7 +60,7 @@ impl Client {
         let mut address = post.address.to_owned();
         for _ in 0..=MOST_REDIRECTS {
             // Looked at for each call: the configuration may have changed since the handler was added.
-            match host_of(&address) {
+            match endpoint_of(&address) {
                 Err(error) => return bare(Answer::Failed(error.to_string())),
                 Ok(host) if self.allowed_hosts.as_ref().is_some_and(|allowed| !is_allowed(&host, allowed)) => {
                     let problem = format!("the host {host} is not among those that the configuration allows");
@@ -67,7 +70,7 @@ impl Client {
             }
             let answered = match self.post(&address, post, deadline) {
                 Ok(answered) => answered,
-                Err(error) => return bare(failed(&error, post.limit)),
+                Err(unanswered) => return bare(failed(&unanswered, post)),
             };
             let status = answered.status().as_u16();
             if !matches!(status, 301 | 302 | 303 | 307 | 308) {
@@ -81,7 +84,7 @@ impl Client {
         bare(Answer::Failed(format!("it redirects more than {MOST_REDIRECTS} times")))
     }
 
-    fn post(&self, address: &str, post: &Post<'_>, deadline: Instant) -> Result<Response<ResponseBody>, ureq::Error> {
+    fn post(&self, address: &str, post: &Post<'_>, deadline: Instant) -> Result<Response<ResponseBody>, Unanswered> {
         let left = deadline.saturating_duration_since(Instant::now());
         let mut request = Request::post(address)
             .header(header::CONTENT_TYPE, "application/json")
@@ -91,19 +94,12 @@ impl Client {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
             request = request.header(SIGNATURE, signature(secret, now, post.envelope));
         }
-        let request = request.body(post.envelope).map_err(ureq::Error::Http)?;
-        // At least a moment: no time at all would mean no limit.
-        let left = left.max(Duration::from_millis(1));
-        // A little less, so that it is told which of them it was: before there is a connection, nothing was done.
-        let reaching = (left * 9 / 10).min(LONGEST_REACHING);
-        let request = self
-            .agent
-            .configure_request(request)
-            .timeout_global(Some(left))
-            .timeout_resolve(Some(reaching))
-            .timeout_connect(Some(reaching))
-            .build();
-        self.agent.run(request)
+        let bad =
+            |error| Unanswered { error: ureq::Error::Http(error), was_sent: false, was_on_stale_connection: false };
+        let request = request.body(post.envelope).map_err(bad)?;
+        let limits = Limits { whole: left, connect: LONGEST_REACHING, send_before: post.send_before };
+        // The key tells the handler when it is sent again.
+        self.client.send(&request, limits, Repeat::Safe)
     }
 }
 
@@ -197,29 +193,19 @@ fn timed_out(limit: Duration) -> Answer {
 }
 
 /// What a call that got no answer means.
-fn failed(error: &ureq::Error, limit: Duration) -> Answer {
-    use std::io::ErrorKind;
-    use ureq::Timeout;
-    let is_unreached = match error {
-        ureq::Error::Timeout(which) => matches!(which, Timeout::Resolve | Timeout::Connect),
-        ureq::Error::HostNotFound | ureq::Error::ConnectionFailed | ureq::Error::Tls(_) | ureq::Error::Rustls(_) => {
-            true
-        }
-        ureq::Error::Io(error) => matches!(
-            error.kind(),
-            ErrorKind::ConnectionRefused
-                | ErrorKind::HostUnreachable
-                | ErrorKind::NetworkUnreachable
-                | ErrorKind::AddrNotAvailable
-        ),
-        _ => false,
-    };
-    match error {
-        error if is_unreached => Answer::Again { problem: format!("it can't be reached: {error}"), after: None },
-        ureq::Error::Timeout(_) => timed_out(limit),
-        ureq::Error::Http(_) | ureq::Error::BadUri(_) => Answer::Failed(format!("it can't be called: {error}")),
-        error => Answer::Unknown(format!("the call broke off: {error}: outcome unknown")),
+fn failed(unanswered: &Unanswered, post: &Post<'_>) -> Answer {
+    let error = &unanswered.error;
+    if !unanswered.was_sent {
+        return match post.send_before {
+            Some(time) if steady_ms() >= time => Answer::NotBegun,
+            _ if unanswered.is_bad_request() => Answer::Failed(format!("it can't be called: {error}")),
+            _ => Answer::Again { problem: format!("it can't be reached: {error}"), after: None },
+        };
     }
+    if unanswered.is_timed_out() {
+        return timed_out(post.limit);
+    }
+    Answer::Unknown(format!("the call broke off: {error}: outcome unknown"))
 }
 
 #[cfg(test)]

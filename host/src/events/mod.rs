@@ -26,7 +26,7 @@ pub use handler::{BadHandler, Handler, HandlerStatus, Mode, OnFailure, RetryPoli
 pub(crate) use names::EventNames;
 pub use names::{BadEventName, EventInfo, EventKind, UnknownEvent};
 
-use crate::runtime::ChildProgram;
+use crate::{database::steady_ms, runtime::ChildProgram};
 
 /// Something that is about to happen or happened, as a backend tells of it.
 ///
@@ -113,8 +113,8 @@ impl Caller {
         Caller { client: http::Client::new(options.allowed_hosts.clone()), program }
     }
 
-    /// Calls a handler on this thread.
-    pub(crate) fn call(&self, handler: &Handler, event: &Event, limit: Duration) -> Called {
+    /// Calls a handler on this thread. Nothing is begun from a time of the steady clock on, if there is one.
+    pub(crate) fn call(&self, handler: &Handler, event: &Event, limit: Duration, begin_before: Option<i64>) -> Called {
         let envelope = match serde_json::to_vec(event) {
             Ok(envelope) => envelope,
             Err(error) => {
@@ -130,7 +130,11 @@ impl Caller {
                 idempotency_key: &idempotency_key(&event.id, ListenerKind::Handler, &handler.name),
                 envelope: &envelope,
                 limit,
+                send_before: begin_before,
             }),
+            Task::Script(_) if begin_before.is_some_and(|time| steady_ms() >= time) => {
+                Called { answer: Answer::NotBegun, response: String::new() }
+            }
             Task::Script(words) => script::call(&self.program, handler, words, &event.id, &envelope, limit),
         }
     }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::MissingObject;
 use crate::{
     Hook, Json,
     data::{AddonRequest, Asset, Contract, Event, Order, SingleSignOn, User},
@@ -78,5 +79,11 @@ impl HookObjects {
             self.contract = Some(contract.clone());
         }
         self
+    }
+
+    /// Names what is missing. Without an order there is no contract either.
+    pub(super) fn missing(&self, hook: Hook, object: &'static str) -> MissingObject {
+        let is_without_order = object == "contract" && self.order.is_none() && hook.objects().contains(&"order");
+        MissingObject { hook, object: if is_without_order { "order" } else { object } }
     }
 }
