@@ -17,3 +17,11 @@ pub(crate) fn reached(step: &str) {
 
 #[cfg(not(debug_assertions))]
 pub(crate) fn reached(_step: &str) {}
+
+/// Returns a number that a test sets in the environment, such as another clock or another lease. Nothing in release builds.
+pub(crate) fn number(_name: &str) -> Option<i64> {
+    #[cfg(debug_assertions)]
+    return std::env::var(_name).ok()?.parse().ok();
+    #[cfg(not(debug_assertions))]
+    None
+}

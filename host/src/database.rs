@@ -1,5 +1,7 @@
 //! SQLite files of a home beside the registry: opened, made, and told from other programs' files.
 
+mod clock;
+
 use std::{
     path::{Path, PathBuf},
     thread,
@@ -7,6 +9,10 @@ use std::{
 };
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+
+pub(crate) use clock::{KeptClock, TABLE as CLOCK_TABLE};
+
+use crate::crash_point;
 
 /// Why a database can't be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -144,7 +150,9 @@ pub(crate) fn retry<T>(mut run: impl FnMut() -> rusqlite::Result<T>) -> rusqlite
 /// Milliseconds since 1970.
 pub(crate) fn now_ms() -> i64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
+    i64::try_from(now.as_millis())
+        .unwrap_or(i64::MAX)
+        .saturating_add(crash_point::number("BILLHOOK_CLOCK_AHEAD_MS").unwrap_or(0))
 }
 
 /// Milliseconds of a clock that nobody sets, the same for all processes of this machine: since it was started, where that can be

@@ -2,6 +2,7 @@
 //! Ecosystem's own host got wrong.
 
 mod cut_off;
+mod slow;
 mod specifications;
 
 use std::{collections::HashMap, path::PathBuf, process::Command, sync::Arc};

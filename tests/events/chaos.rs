@@ -14,21 +14,11 @@ use billhook::{DeliveryStatus, HandlerStatus};
 use serde_json::json;
 
 use super::{deliveries, handler, http, script, settled};
-use crate::support::{HandlerServer, Home, Reply, library, wait_for};
+use crate::support::{HandlerServer, Home, Killed, Reply, library, wait_for};
 
 /// How many events: more for a long run, as `docs/contributing.md` says.
 fn event_count() -> i64 {
     std::env::var("BILLHOOK_EVENTS").ok().and_then(|count| count.parse().ok()).unwrap_or(2_000)
-}
-
-/// A process that is killed when it is not needed any more, however that comes.
-struct Killed(Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 /// Starts the example `courier`, which emits and delivers; tells the numbers of the events that it recorded.

@@ -2,9 +2,11 @@
 
 mod before;
 mod chaos;
+mod client;
 mod commands;
 mod contract;
 mod deliveries;
+mod leases;
 mod plugins;
 
 use std::{fs, path::Path, time::Duration};

@@ -16,9 +16,15 @@ use serde_json::{Value, json};
 pub enum Fault {
     /// It isn't done, and answered with a status.
     Answer(u16),
-    /// It isn't done, and the connection is dropped.
+    /// It isn't done, and the connection is closed without a byte of an answer.
+    CloseBefore,
+    /// It is done, and the connection is closed without a byte of an answer.
+    CloseAfter,
+    /// It is done after a long time.
+    Slow,
+    /// It isn't done, and the connection is dropped within the answer.
     DropBefore,
-    /// It is done, and the connection is dropped without an answer.
+    /// It is done, and the connection is dropped within the answer.
     DropAfter,
     /// It is done, and half of the answer is sent.
     DropWithin,
@@ -61,6 +67,8 @@ struct Store {
     calls: Vec<String>,
     headers: Vec<String>,
     /// What happens to calls by their number since this was set.
+    /// What happens to a call that comes on a connection after so many others.
+    of_connection: Option<(usize, Fault)>,
     faults: BTreeMap<usize, Fault>,
     /// What happens to calls whose line has this in it.
     always: Option<(String, Fault)>,
@@ -118,6 +126,11 @@ impl UsageServer {
         store.calls.clear();
         store.faults = faults.iter().copied().collect();
         store.always = None;
+    }
+
+    /// Lets the call go wrong that comes on a connection after so many others.
+    pub fn close_after(&self, kept: usize, fault: Fault) {
+        self.store().of_connection = Some((kept, fault));
     }
 
     /// Lets every call go wrong whose line holds a text.
@@ -188,17 +201,24 @@ pub fn characteristic<'a>(usage: &'a Value, name: &str) -> &'a str {
 fn serve(connection: &TcpStream, store: &Mutex<Store>) {
     let _ = connection.set_nodelay(true);
     let mut reader = BufReader::new(connection);
+    let mut served = 0;
     while let Some(request) = read(&mut reader) {
+        served += 1;
         let fault = {
             let mut store = store.lock().unwrap_or_else(PoisonError::into_inner);
             let number = store.calls.len();
             store.calls.push(request.line.clone());
             store.headers.clone_from(&request.headers);
             let always = store.always.as_ref().filter(|(part, _)| request.line.contains(part.as_str()));
-            always.map(|(_, fault)| *fault).or_else(|| store.faults.get(&number).copied())
+            let of_connection = store.of_connection.filter(|(kept, _)| served > *kept).map(|(_, fault)| fault);
+            of_connection.or(always.map(|(_, fault)| *fault)).or_else(|| store.faults.get(&number).copied())
         };
         match fault {
-            Some(Fault::DropBefore) => return,
+            Some(Fault::DropBefore) => {
+                break_off(connection);
+                return;
+            }
+            Some(Fault::CloseBefore) => return,
             Some(Fault::Answer(status)) => {
                 let elsewhere = "Location: https://elsewhere.example/usage".to_owned();
                 let headers = if (300..400).contains(&status) { vec![elsewhere] } else { Vec::new() };
@@ -214,6 +234,7 @@ fn serve(connection: &TcpStream, store: &Mutex<Store>) {
                 handle(&request, &mut store.lock().unwrap_or_else(PoisonError::into_inner));
                 return;
             }
+            Some(Fault::Slow) => thread::sleep(LONG),
             Some(Fault::KillBefore(process)) => {
                 kill(process);
                 return;
@@ -222,7 +243,11 @@ fn serve(connection: &TcpStream, store: &Mutex<Store>) {
         }
         let (status, headers, body) = handle(&request, &mut store.lock().unwrap_or_else(PoisonError::into_inner));
         match fault {
-            Some(Fault::DropAfter) => return,
+            Some(Fault::DropAfter) => {
+                break_off(connection);
+                return;
+            }
+            Some(Fault::CloseAfter) => return,
             Some(Fault::DropWithin) => {
                 let head = format!("HTTP/1.1 {status} x\r\nContent-Length: {}\r\n\r\n", body.len() + 10);
                 let _ = (&mut &*connection).write_all(head.as_bytes());
@@ -242,6 +267,11 @@ fn serve(connection: &TcpStream, store: &Mutex<Store>) {
             _ => answer(connection, status, &headers, &body),
         }
     }
+}
+
+/// Answers something, and no more than that: the other side can't take it for a connection that was closed before.
+fn break_off(mut connection: &TcpStream) {
+    let _ = connection.write_all(b"HTTP/1.1 ");
 }
 
 /// Longer than any time limit of a test's.

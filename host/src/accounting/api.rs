@@ -29,6 +29,12 @@ pub trait UsageApi: Send + Sync {
     /// what isn't in it is sent again.
     fn customer_usage(&self, customer: &str, each: &mut dyn FnMut(FoundUsageDocument)) -> Result<(), UsageApiError>;
 
+    /// How long a call takes at most, until it is given up with [`UsageApiError::NoAnswer`]. 30 seconds unless a usage API says
+    /// otherwise. Where the host ends in the middle of a call, it counts on this time and the next.
+    fn call_time(&self) -> Duration {
+        Duration::from_secs(30)
+    }
+
     /// How long a call may still be at work after [`UsageApiError::NoAnswer`]: a document that such a call was to make, and
     /// that isn't there yet, is made again only after that time. 30 seconds unless a usage API says otherwise.
     fn settle_time(&self) -> Duration {
@@ -121,6 +127,8 @@ pub enum UsageApiError {
     Unreachable(String),
     /// No answer that can be understood: perhaps it was done, perhaps not.
     Unknown(String),
+    /// It closed a connection that had been kept, and answered nothing: most probably it didn't see what was sent.
+    Closed(String),
     /// No answer in time: perhaps it was done, perhaps not, and perhaps it is still to be done.
     NoAnswer(String),
 }
@@ -128,7 +136,7 @@ pub enum UsageApiError {
 impl UsageApiError {
     /// Whether it may have been done all the same.
     pub fn is_unknown(&self) -> bool {
-        matches!(self, UsageApiError::Unknown(_) | UsageApiError::NoAnswer(_))
+        matches!(self, UsageApiError::Unknown(_) | UsageApiError::Closed(_) | UsageApiError::NoAnswer(_))
     }
 }
 
@@ -141,6 +149,9 @@ impl fmt::Display for UsageApiError {
             UsageApiError::Unreachable(message) => write!(f, "the usage API can't be reached: {message}"),
             UsageApiError::Unknown(message) => {
                 write!(f, "it isn't known whether the usage API did it: {message}")
+            }
+            UsageApiError::Closed(message) => {
+                write!(f, "the usage API closed the connection before it answered: {message}")
             }
             UsageApiError::NoAnswer(message) => {
                 write!(f, "the usage API gave no answer in time, and may still be at work: {message}")

@@ -4,7 +4,8 @@ use std::{
     collections::{BTreeMap, HashSet},
     fmt,
     path::PathBuf,
-    time::Duration,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
@@ -12,7 +13,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use ureq::{
-    Agent, Body,
+    Body,
     http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri},
 };
 
@@ -23,7 +24,7 @@ use super::{
     },
     refresh::exact,
 };
-use crate::http_client;
+use crate::http_client::{HttpClient, Limits, Repeat, Unanswered};
 
 /// How the usage API is reached. In TOML or JSON the fields have the names that they have here.
 ///
@@ -109,7 +110,10 @@ pub struct UsageApiSettingsError(String);
 
 /// The usage API over HTTP. Connections are kept alive; redirects are not followed, and no proxy is taken from the environment.
 pub struct HttpUsageApi {
-    agent: Agent,
+    client: HttpClient,
+    limits: Limits,
+    /// When a kept connection was found closed last.
+    closed: Mutex<Option<Instant>>,
     base: String,
     headers: HeaderMap,
     customer_href: Option<String>,
@@ -122,6 +126,8 @@ impl fmt::Debug for HttpUsageApi {
     }
 }
 
+/// After a kept connection was found closed, no other is trusted for so long.
+const DISTRUST: Duration = Duration::from_secs(60);
 /// The most that is read of one answer.
 const LARGEST_ANSWER: u64 = 64 * 1024 * 1024;
 /// The most pages that a list may have.
@@ -161,13 +167,21 @@ impl HttpUsageApi {
                 tracing::warn!("the credentials of the usage API go over plain http");
             }
         }
-        let agent = http_client::agent()
-            .timeout_connect(Some(Duration::from_millis(settings.connect_timeout_ms)))
-            .timeout_global(Some(Duration::from_millis(settings.timeout_ms)))
-            .build()
-            .new_agent();
+        let limits = Limits {
+            whole: Duration::from_millis(settings.timeout_ms),
+            connect: Duration::from_millis(settings.connect_timeout_ms),
+            send_before: None,
+        };
         let settle_time = Duration::from_millis(settings.settle_ms.unwrap_or(settings.timeout_ms));
-        Ok(HttpUsageApi { agent, base, headers, customer_href: settings.customer_href.clone(), settle_time })
+        Ok(HttpUsageApi {
+            client: HttpClient::new(16, 8),
+            limits,
+            closed: Mutex::default(),
+            base,
+            headers,
+            customer_href: settings.customer_href.clone(),
+            settle_time,
+        })
     }
 
     /// Makes a call and reads the whole answer, whatever its status.
@@ -181,11 +195,26 @@ impl HttpUsageApi {
             }
         }
         let impossible = |error: ureq::http::Error| UsageApiError::Refused(format!("it can't be asked: {error}"));
-        let response = match body {
-            Some(body) => self.agent.run(request.body(body).map_err(impossible)?),
-            None => self.agent.run(request.body(()).map_err(impossible)?),
+        // What makes something would make it twice; everything else may be asked again.
+        let repeat = match request.method_ref() {
+            Some(&Method::POST) if self.closes_connections() => Repeat::OnNewConnection,
+            Some(&Method::POST) => Repeat::Never,
+            _ => Repeat::Safe,
         };
-        Answer::read(response.map_err(|error| failed(&error))?)
+        let request = request.body(body.unwrap_or_default()).map_err(impossible)?;
+        let response = self.client.send(&request, self.limits, repeat);
+        Answer::read(response.map_err(|unanswered| {
+            if unanswered.was_on_stale_connection {
+                *self.closed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+            }
+            failed(&unanswered)
+        })?)
+    }
+
+    /// Whether it closed a kept connection a moment ago: then another is made for what must not be sent twice.
+    fn closes_connections(&self) -> bool {
+        let closed = *self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        closed.is_some_and(|at| at.elapsed() < DISTRUST)
     }
 
     /// Reads a list, page after page.
@@ -272,25 +301,19 @@ fn authorization(settings: &UsageApiSettings) -> Result<Option<String>, UsageApi
 }
 
 /// What a call that got no answer means.
-fn failed(error: &ureq::Error) -> UsageApiError {
-    use ureq::{Error, Timeout};
-    let message = error.to_string();
-    match error {
-        Error::HostNotFound | Error::ConnectionFailed => UsageApiError::Unreachable(message),
-        Error::Timeout(Timeout::Resolve | Timeout::Connect) => UsageApiError::Unreachable(message),
-        Error::Timeout(_) => UsageApiError::NoAnswer(message),
-        Error::Io(error) if is_before_connection(error) => UsageApiError::Unreachable(message),
-        Error::BadUri(_) | Error::Http(_) => UsageApiError::Refused(format!("it can't be asked: {message}")),
-        _ => UsageApiError::Unknown(message),
+fn failed(unanswered: &Unanswered) -> UsageApiError {
+    let message = unanswered.error.to_string();
+    if unanswered.is_bad_request() {
+        UsageApiError::Refused(format!("it can't be asked: {message}"))
+    } else if !unanswered.was_sent {
+        UsageApiError::Unreachable(message)
+    } else if unanswered.was_on_stale_connection {
+        UsageApiError::Closed(message)
+    } else if unanswered.is_timed_out() {
+        UsageApiError::NoAnswer(message)
+    } else {
+        UsageApiError::Unknown(message)
     }
-}
-
-/// Whether an error can only come before there is a connection.
-fn is_before_connection(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind;
-    matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::AddrNotAvailable)
-        // A name that can't be resolved has no kind of its own.
-        || error.to_string().starts_with("failed to lookup address information")
 }
 
 /// An answer, read to its end.
@@ -544,6 +567,10 @@ impl UsageApi for HttpUsageApi {
             Err(UsageApiError::NotFound(_)) => self.call(Method::GET, "/usage?limit=1", None)?.success().map(drop),
             listed => listed,
         }
+    }
+
+    fn call_time(&self) -> Duration {
+        self.limits.whole
     }
 
     fn settle_time(&self) -> Duration {

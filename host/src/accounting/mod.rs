@@ -13,7 +13,7 @@ mod send;
 use std::{
     path::PathBuf,
     sync::{Arc, atomic::AtomicBool},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 pub use api::{
@@ -87,18 +87,25 @@ const FIRST_RETRY: i64 = 1;
 /// The longest that what failed is left alone.
 const LAST_RETRY: i64 = 300;
 
-/// Whole seconds since 1970.
-fn now() -> i64 {
-    SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+/// For how many seconds what failed so often in a row is left alone.
+fn retry_pause(failures: u32) -> i64 {
+    (FIRST_RETRY << failures.saturating_sub(1).min(20)).min(LAST_RETRY)
 }
 
-/// Whether the time to try again has come. The clock may have been set back since.
-fn is_due(retry_at: i64) -> bool {
-    let now = now();
-    retry_at <= now || retry_at > now.saturating_add(2 * LAST_RETRY)
+impl Accounting {
+    /// Whether the time to try again has come.
+    fn is_due(&self, retry_at: i64) -> bool {
+        let now = self.registry.now_s();
+        retry_at <= now || retry_at > now.saturating_add(2 * LAST_RETRY)
+    }
 }
 
-/// When to try again after so many failures.
-fn retry_after(failures: u32) -> i64 {
-    now() + (FIRST_RETRY << failures.saturating_sub(1).min(20)).min(LAST_RETRY)
+/// Whole seconds, rounded up.
+fn seconds(time: Duration) -> i64 {
+    i64::try_from(time.as_millis().div_ceil(1000)).unwrap_or(i64::MAX)
+}
+
+/// How long a usage API may be at work on a call, in whole seconds, from its beginning: also where this host ends meanwhile.
+fn longest_work(api: &dyn UsageApi) -> i64 {
+    seconds(api.call_time()).saturating_add(seconds(api.settle_time())).saturating_add(1)
 }

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::atomic::Ordering, time::Duration};
 use super::{
     Accounting, UsageError,
     api::{NewSpecification, SpecificationRef, UsageApi, UsageApiError},
-    is_due, retry_after,
+    longest_work, retry_pause, seconds,
 };
 use crate::{
     locks::Lock,
@@ -54,7 +54,7 @@ impl Accounting {
     pub(crate) fn reconcile(&self, scope: Scope<'_>) -> Result<Reconciled, UsageError> {
         let api = self.api()?;
         let mut reconciled = Reconciled::default();
-        let is_due = |retry_at: i64| !matches!(scope, Scope::Due) || is_due(retry_at);
+        let is_due = |retry_at: i64| !matches!(scope, Scope::Due) || self.is_due(retry_at);
         let plugin = match scope {
             Scope::Plugin(plugin) => Some(plugin),
             Scope::Due | Scope::All => None,
@@ -110,7 +110,7 @@ impl Accounting {
 
     fn note_failure(&self, mut row: SpecRow, error: &UsageApiError) -> Result<SpecRow, UsageError> {
         row.tries = row.tries.saturating_add(1);
-        row.retry_at = retry_after(row.tries);
+        row.retry_at = (self.registry.now_s() + retry_pause(row.tries)).max(row.settles_at);
         row.failure = Some(error.to_string());
         self.registry.note_spec(&row)?;
         Ok(row)
@@ -129,6 +129,13 @@ impl Accounting {
             match self.find_spec(api, &row, before)? {
                 Ok(found) => row.made = found.map(|found| (found.id, found.href)),
                 Err(error) => return Ok(Err((row, error))),
+            }
+            let left = row.settles_at - self.registry.now_s();
+            if row.made.is_none() && left > 0 {
+                // No longer than a call may be at work at all.
+                row.settles_at = row.settles_at.min(self.registry.now_s() + longest_work(api));
+                let problem = format!("it may still be at work on making it; in {left} s that is tried again");
+                return Ok(Err((row, UsageApiError::Unavailable(problem))));
             }
         }
         if !row.is_wanted {
@@ -150,18 +157,33 @@ impl Accounting {
                 Ok(found) => row.before = Some(found.into_iter().map(|found| found.at.id).collect()),
                 Err(error) => return Ok(Err((row, error))),
             }
+            // Before it is asked: this host may end in the middle of the call.
+            row.settles_at = self.registry.now_s().saturating_add(longest_work(api));
             self.registry.note_spec(&row)?;
-            match api.create_specification(&NewSpecification { name: &row.name, description: &row.description }) {
+            let new = NewSpecification { name: &row.name, description: &row.description };
+            let mut made = api.create_specification(&new);
+            if matches!(made, Err(UsageApiError::Closed(_))) {
+                made = match self.find_spec(api, &row, row.before.as_deref().unwrap_or_default())? {
+                    Ok(Some(found)) => Ok(found),
+                    Ok(None) => api.create_specification(&new),
+                    Err(error) => Err(error),
+                };
+            }
+            match made {
                 Ok(made) => row.made = Some((made.id, made.href)),
                 Err(error) => {
                     if !error.is_unknown() {
                         row.before = None;
                     }
+                    row.settles_at = match error {
+                        UsageApiError::NoAnswer(_) => self.registry.now_s() + seconds(api.settle_time()) + 1,
+                        _ => 0,
+                    };
                     return Ok(Err((row, error)));
                 }
             }
         }
-        (row.before, row.tries, row.retry_at, row.failure) = (None, 0, 0, None);
+        (row.before, row.tries, row.retry_at, row.failure, row.settles_at) = (None, 0, 0, None, 0);
         self.registry.note_spec(&row)?;
         Ok(Ok(Done::Created))
     }

@@ -5,9 +5,9 @@ use std::{collections::HashMap, time::Duration};
 use super::{
     Accounting, UsageError,
     api::{FoundUsageDocument, NewUsageDocument, SpecificationRef, UsageApi, UsageApiError},
-    now,
+    longest_work,
     refresh::exact,
-    retry_after,
+    retry_pause, seconds,
 };
 use crate::registry::{Ended, Progress, Stage, UnsentUsage, UsageKey};
 
@@ -38,8 +38,10 @@ struct Sender<'a> {
     api: &'a dyn UsageApi,
     key: &'a UsageKey,
     customer: String,
-    /// Until then the usage API may still be at work on what was sent.
+    /// Until then the usage API may still be at work on what was sent before.
     settles_at: i64,
+    /// Until then it is noted to be at work on what is sent now: whoever goes on after a cut waits for that.
+    noted_until: i64,
     specifications: HashMap<(String, String), SpecificationRef>,
     /// The customer's documents of this order and product, once they were asked for.
     found: Option<Found>,
@@ -61,11 +63,16 @@ impl Accounting {
             return Ok(Sent { sent: 0, unsent: 0, failure: None });
         };
         let specifications = HashMap::new();
-        let mut sender = Sender { accounting: self, api, key, customer, settles_at, specifications, found: None };
+        let window = longest_work(api);
+        // No longer than a call may be at work at all.
+        let settles_at = settles_at.min(self.registry.now_s().saturating_add(window + slack(window)));
+        let mut sender =
+            Sender { accounting: self, api, key, customer, settles_at, noted_until: 0, specifications, found: None };
         let (mut sent, mut failure) = (0, None);
         let (mut progress, mut after) = (Progress::default(), None);
         'batches: loop {
-            let batch = self.registry.next_usage(key, after, BATCH, &progress)?;
+            sender.noted_until = self.registry.now_s().saturating_add(window + slack(window)).max(settles_at);
+            let batch = self.registry.next_usage(key, after, BATCH, &progress, sender.noted_until)?;
             progress = Progress::default();
             let Some(last) = batch.last() else { break };
             after = Some(last.number);
@@ -94,7 +101,7 @@ impl Accounting {
                     }
                 };
                 if matches!(error, UsageApiError::NoAnswer(_)) {
-                    sender.settles_at = settled_after(api.settle_time());
+                    sender.settles_at = sender.settled_after(api.settle_time());
                 }
                 failure.get_or_insert(error);
                 if !goes_on {
@@ -110,7 +117,7 @@ impl Accounting {
             None => Ended::Whole,
             Some(_) => Ended::Failed { settles_at: sender.settles_at },
         };
-        let unsent = self.registry.note_usage(key, &progress, &ended, retry_after)?;
+        let unsent = self.registry.note_usage(key, &progress, &ended, retry_pause)?;
         if let Some(failure) = &failure {
             tracing::warn!(order = key.order, product = key.product, unsent, "usage was not sent: {failure}");
         }
@@ -132,10 +139,10 @@ impl Sender<'_> {
                 Ok(found) => document = found.map(|found| found.id.clone()),
                 Err(error) => return Ok(Step::Attempted(error)),
             }
-            if document.is_none() && now() < self.settles_at {
-                let seconds = self.settles_at - now();
+            let left = self.settles_at - self.accounting.registry.now_s();
+            if document.is_none() && left > 0 {
                 return Ok(Step::Stuck(UsageApiError::Unavailable(format!(
-                    "it gave no answer to record {} and may still be at work on it; in {seconds} s it is sent again",
+                    "it gave no answer to record {} and may still be at work on it; in {left} s it is sent again",
                     record.number
                 ))));
             }
@@ -144,12 +151,35 @@ impl Sender<'_> {
             Some(id) => id,
             None => match self.create(record)? {
                 Ok(id) => id,
+                // It was closed before anything came of it, as far as can be told: what is there says the rest.
+                Err(UsageApiError::Closed(_)) => match self.create_after_look(record)? {
+                    Ok(id) => id,
+                    Err(step) => return Ok(step),
+                },
                 Err(error) if error.is_unknown() => return Ok(Step::Attempted(error)),
                 Err(error) => return Ok(Step::Untouched(error)),
             },
         };
         // Also where nothing was done: next time the document is looked at before it is touched.
         Ok(self.api.guide_usage(&id).map_or_else(Step::Attempted, |()| Step::Guided))
+    }
+
+    /// Makes the document of a record that was sent over a connection which was closed, unless it is there.
+    fn create_after_look(&mut self, record: &UnsentUsage) -> Result<Result<String, Step>, UsageError> {
+        self.found = None;
+        if let Err(error) = self.look() {
+            return Ok(Err(Step::Attempted(error)));
+        }
+        match self.find(record) {
+            Ok(Some(found)) if !is_received(found) => return Ok(Err(Step::Guided)),
+            Ok(Some(found)) => return Ok(Ok(found.id.clone())),
+            Ok(None) => {}
+            Err(error) => return Ok(Err(Step::Attempted(error))),
+        }
+        Ok(self.create(record)?.map_err(|error| match error.is_unknown() {
+            true => Step::Attempted(error),
+            false => Step::Untouched(error),
+        }))
     }
 
     /// Makes the document of a record. Answers its id.
@@ -162,6 +192,12 @@ impl Sender<'_> {
                 Err(error) => return Ok(Err(UsageApiError::Unavailable(error.to_string()))),
             };
         }
+        // Noted before it is sent: this host may end in the middle of the call.
+        let (registry, window) = (&self.accounting.registry, longest_work(self.api));
+        if self.noted_until - registry.now_s() < window {
+            self.noted_until = registry.now_s().saturating_add(window + slack(window));
+            registry.note_settling(self.key, self.noted_until)?;
+        }
         Ok(self.api.create_usage(&NewUsageDocument {
             date: &record.date,
             specification: &self.specifications[&unit],
@@ -172,6 +208,14 @@ impl Sender<'_> {
             value: &record.value,
             customer: &self.customer,
         }))
+    }
+
+    /// The first whole second after a time from now.
+    fn settled_after(&self, time: Duration) -> i64 {
+        match seconds(time) {
+            0 => 0,
+            seconds => self.accounting.registry.now_s().saturating_add(seconds).saturating_add(1),
+        }
     }
 
     /// Asks for the customer's documents, unless it did.
@@ -222,10 +266,9 @@ impl Sender<'_> {
     }
 }
 
-/// The first whole second after a time from now.
-fn settled_after(time: Duration) -> i64 {
-    let seconds = i64::try_from(time.as_millis().div_ceil(1000)).unwrap_or(i64::MAX);
-    if seconds == 0 { 0 } else { now().saturating_add(seconds).saturating_add(1) }
+/// How much longer than a call may take its end is noted, so that it needn't be noted again for each call.
+fn slack(window: i64) -> i64 {
+    window / 4 + 1
 }
 
 /// Whether a document is as it was made.

@@ -7,17 +7,19 @@ use std::{
 
 use billhook_plugin_api::{ErrorKind, data::Event};
 
-use super::Shared;
+use super::{Shared, lanes::Queued};
 use crate::{
-    database::now_ms,
+    database::steady_ms,
     dispatch::{Dispatcher, status_of},
     events::{Answer, Called, HandlerStatus, Listener, ListenerKind, Mode, RetryPolicy},
     executions::{ExecutionStatus, Name, Note},
-    ledger::{Held, Settled, Verdict},
+    ledger::{Settled, Verdict},
 };
 
 /// A delivery that was taken more often than this without an attempt that ended is noted before it is begun.
 const OFTEN_TAKEN: u32 = 3;
+/// No pause is longer, whatever a listener asks for.
+const LONGEST_PAUSE: Duration = Duration::from_secs(86_400);
 /// One that was begun so often then is given up: it may be what ended its hosts.
 const MOST_BEGUN: u32 = 10;
 
@@ -59,12 +61,14 @@ pub(crate) fn takes(dispatcher: &Dispatcher, listener: &Listener) -> Option<bool
     }
 }
 
-/// Attempts a delivery that this host holds.
-pub(super) fn run(shared: &Shared, held: Held) {
+/// Attempts a delivery that was queued as one that this host holds.
+pub(super) fn run(shared: &Shared, queued: Queued) {
     // Without a lease somebody else may have it by now; what is given back then is left alone.
-    if shared.is_ended() || !shared.holds() {
+    let until = shared.holds_until(&queued);
+    let held = queued.held;
+    let Some(until) = until.filter(|_| !shared.is_ended()) else {
         return shared.end(Settled { held, verdict: Verdict::Released }, None);
-    }
+    };
     let dead = |held, problem: String| shared.end(Settled { held, verdict: Verdict::Dead(problem) }, None);
     // What isn't known here may have been added a moment ago by another process.
     let takes_now = match takes(&shared.dispatcher, &held.listener) {
@@ -80,16 +84,18 @@ pub(super) fn run(shared: &Shared, held: Held) {
             return dead(held, format!("the {what} is gone, or listens no more"));
         }
     }
-    // One that was taken again and again may be what ended its hosts: then it is noted before it is begun.
-    if held.taken > OFTEN_TAKEN {
-        match shared.ledger.begin(held.number) {
-            Ok(begun) if begun > MOST_BEGUN => {
+    // The end of a host is no failure of the listener's, and uses up none of its attempts. But a plugin in this process may be what
+    // ended the hosts: one that was taken again and again is noted before it is begun.
+    if held.taken > OFTEN_TAKEN && held.listener.kind == ListenerKind::Plugin {
+        match shared.ledger.begin(&shared.holder, &held) {
+            Ok(Some(begun)) if begun > MOST_BEGUN && shared.dispatcher.runs_in_this_process(&held.listener.name) => {
                 return dead(
                     held,
-                    format!("its host ended {MOST_BEGUN} times while it was delivered: outcome unknown"),
+                    format!("its host ended {MOST_BEGUN} times while the plugin was called in it: outcome unknown"),
                 );
             }
-            Ok(_) => {}
+            Ok(Some(_)) => {}
+            Ok(None) => return shared.end(Settled { held, verdict: Verdict::Released }, None),
             Err(error) => {
                 tracing::error!("a delivery can't be begun: {error}");
                 return shared.end(Settled { held, verdict: Verdict::Released }, None);
@@ -106,15 +112,20 @@ pub(super) fn run(shared: &Shared, held: Held) {
     };
     let (start, listener) = (Instant::now(), held.listener.clone());
     let attempt = || match listener.kind {
-        ListenerKind::Handler => call_handler(shared, &listener.name, &event),
-        ListenerKind::Plugin => (call_plugin(shared, &listener.name, &event), RetryPolicy::default()),
+        ListenerKind::Handler => call_handler(shared, &listener.name, &event, until),
+        // Between this look and the call is no more than a look into a table.
+        ListenerKind::Plugin if steady_ms() >= until => None,
+        ListenerKind::Plugin => Some((call_plugin(shared, &listener.name, &event), RetryPolicy::default())),
     };
     // A fault of this program's own must not stop the lane.
-    let (attempt, policy) = catch_unwind(AssertUnwindSafe(attempt)).unwrap_or_else(|_| {
+    let attempted = catch_unwind(AssertUnwindSafe(attempt)).unwrap_or_else(|_| {
         let problem = "the host panicked: outcome unknown".to_owned();
         let attempt = Attempt::again(ExecutionStatus::Unknown, problem, String::new(), None);
-        (attempt, RetryPolicy::default())
+        Some((attempt, RetryPolicy::default()))
     });
+    let Some((attempt, policy)) = attempted else {
+        return shared.end(Settled { held, verdict: Verdict::Released }, None);
+    };
     let took = start.elapsed();
     let ended = held.attempts + 1;
     let verdict = match (&attempt.problem, attempt.again) {
@@ -124,9 +135,9 @@ pub(super) fn run(shared: &Shared, held: Held) {
             Verdict::Dead(format!("attempt {ended} of {}: {problem}", policy.attempts))
         }
         (Some(problem), Some(after)) => {
-            let pause = after.unwrap_or_else(|| policy.pause(ended));
-            let due = now_ms().saturating_add(i64::try_from(pause.as_millis()).unwrap_or(i64::MAX));
-            Verdict::Again { due, problem: problem.clone() }
+            // A listener may ask for more time than the host leaves it, and not for less.
+            let pause = policy.pause(ended).max(after.unwrap_or_default());
+            Verdict::Again { pause: pause.min(LONGEST_PAUSE), problem: problem.clone() }
         }
     };
     let note = Note {
@@ -145,23 +156,26 @@ pub(super) fn run(shared: &Shared, held: Held) {
     shared.end(Settled { held, verdict }, Some(note));
 }
 
-fn call_handler(shared: &Shared, name: &str, event: &Event) -> (Attempt, RetryPolicy) {
+/// Calls a handler, unless the lease ends before anything is sent to it.
+fn call_handler(shared: &Shared, name: &str, event: &Event, until: i64) -> Option<(Attempt, RetryPolicy)> {
     let listeners = shared.dispatcher.listeners();
     let Some(handler) = listeners.handler(name) else {
         let problem = "the handler is gone".to_owned();
         let attempt = Attempt::final_failure(ExecutionStatus::Failed, problem, String::new());
-        return (attempt, RetryPolicy::default());
+        return Some((attempt, RetryPolicy::default()));
     };
-    let Called { answer, response } = shared.dispatcher.phases().caller.call(handler, event, handler.deadline());
+    let deadline = handler.deadline();
+    let Called { answer, response } = shared.dispatcher.phases().caller.call(handler, event, deadline, Some(until));
     let attempt = match answer {
         Answer::Passed { .. } => Attempt::success(response),
+        Answer::NotBegun => return None,
         Answer::Forbidden(message) => Attempt::final_failure(ExecutionStatus::Forbidden, message, response),
         Answer::Failed(problem) => Attempt::final_failure(ExecutionStatus::Failed, problem, response),
         Answer::Again { problem, after } => Attempt::again(ExecutionStatus::Failed, problem, response, after),
         Answer::TimedOut(problem) => Attempt::again(ExecutionStatus::TimedOut, problem, response, None),
         Answer::Unknown(problem) => Attempt::again(ExecutionStatus::Unknown, problem, response, None),
     };
-    (attempt, handler.retry)
+    Some((attempt, handler.retry))
 }
 
 fn call_plugin(shared: &Shared, id: &str, event: &Event) -> Attempt {

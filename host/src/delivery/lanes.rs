@@ -32,10 +32,16 @@ struct Lane {
 
 #[derive(Default)]
 struct State {
-    queue: VecDeque<Held>,
+    queue: VecDeque<Queued>,
     /// Threads, and how many of them wait for work.
     threads: usize,
     idle: usize,
+}
+
+/// A delivery that waits for a thread, and how often the host's lease had run out when it was taken.
+pub(super) struct Queued {
+    pub(super) held: Held,
+    pub(super) lapses: u64,
 }
 
 impl Lane {
@@ -66,15 +72,27 @@ impl Lanes {
                 if queued > LONGEST_LANE / 2 { 0 } else { LONGEST_LANE - queued }
             };
             if room > 0 {
+                let lapses = shared.lapses();
                 let held = shared.ledger.take(&listener, &shared.holder, shared.until(), room)?;
-                self.put(shared, held);
+                self.put(shared, held, lapses);
             }
         }
         Ok(())
     }
 
-    /// Puts deliveries into their lanes. When the host is being ended, gives them back.
-    pub(super) fn put(&self, shared: &Arc<Shared>, all: Vec<Held>) {
+    /// Drops what is queued and isn't held any more; what is goes on. `kept` has the numbers of deliveries and of their leases.
+    pub(super) fn keep(&self, kept: &HashMap<i64, i64>, lapses: u64) {
+        for lane in self.all() {
+            lane.lock().queue.retain_mut(|queued| {
+                queued.lapses = lapses;
+                kept.get(&queued.held.number) == Some(&queued.held.lease)
+            });
+        }
+    }
+
+    /// Puts deliveries into their lanes. When the host is being ended, gives them back. `lapses` is how often the lease had run out
+    /// before they were taken.
+    pub(super) fn put(&self, shared: &Arc<Shared>, all: Vec<Held>, lapses: u64) {
         for held in all {
             if shared.is_ended() {
                 shared.end(Settled { held, verdict: Verdict::Released }, None);
@@ -82,7 +100,7 @@ impl Lanes {
             }
             let lane = self.lane(&held.listener);
             let mut state = lane.lock();
-            state.queue.push_back(held);
+            state.queue.push_back(Queued { held, lapses });
             // One that was woken counts as idle until it took something.
             if state.queue.len() <= state.idle {
                 lane.changed.notify_one();
@@ -95,7 +113,7 @@ impl Lanes {
                         tracing::error!("no thread can be started to deliver: {error}");
                         // Where there are others, they do what is there.
                         if state.threads == 0 {
-                            let queued: Vec<Held> = state.queue.drain(..).collect();
+                            let queued: Vec<Held> = state.queue.drain(..).map(|queued| queued.held).collect();
                             drop(state);
                             let release = |held| shared.end(Settled { held, verdict: Verdict::Released }, None);
                             queued.into_iter().for_each(release);
@@ -109,7 +127,7 @@ impl Lanes {
     /// Gives back what was not begun, and lets idle threads end.
     pub(super) fn end(&self, shared: &Shared) {
         for lane in self.all() {
-            let queued: Vec<Held> = lane.lock().queue.drain(..).collect();
+            let queued: Vec<Held> = lane.lock().queue.drain(..).map(|queued| queued.held).collect();
             lane.changed.notify_all();
             for held in queued {
                 shared.end(Settled { held, verdict: Verdict::Released }, None);
@@ -130,13 +148,13 @@ impl Lanes {
 fn work(shared: &Arc<Shared>, lane: &Lane) {
     let mut state = lane.lock();
     loop {
-        if let Some(held) = state.queue.pop_front() {
+        if let Some(queued) = state.queue.pop_front() {
             let runs_low = state.queue.len() == LONGEST_LANE / 2;
             drop(state);
             if runs_low {
                 shared.wake.wake();
             }
-            attempt::run(shared, held);
+            attempt::run(shared, queued);
             state = lane.lock();
             continue;
         }

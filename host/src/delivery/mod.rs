@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicI64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
         mpsc::{self, Receiver, Sender},
     },
     thread::{self, JoinHandle},
@@ -21,20 +21,17 @@ use std::{
 };
 
 use crate::{
+    crash_point,
     database::steady_ms,
     dispatch::Dispatcher,
     executions::Note,
     ledger::{Ledger, LedgerError, Settled},
 };
 pub(crate) use attempt::takes;
-use lanes::Lanes;
+use lanes::{Lanes, Queued};
 
 /// How long a host holds deliveries without a sign of life.
 const LEASE: Duration = Duration::from_secs(30);
-/// How often it gives one, and looks for hosts that are no more.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(3);
-/// A lease that ends so soon is taken for ended.
-const MARGIN: Duration = Duration::from_secs(5);
 /// How often it is looked whether there is something to deliver that this host was not told of.
 const LOOK: Duration = Duration::from_millis(200);
 /// How long settling may take at the end.
@@ -56,8 +53,12 @@ struct Shared {
     ledger: Arc<Ledger>,
     /// What this host is called in the ledger.
     holder: String,
+    /// How long it holds deliveries without a sign of life.
+    lease_time: Duration,
     /// Until when its lease certainly lasts, by the steady clock.
     lease: AtomicI64,
+    /// How often its lease ran out. What was queued before it did last may be somebody else's.
+    lapses: AtomicU64,
     lanes: Lanes,
     /// What became of deliveries, to be settled.
     ended: Mutex<Sender<Ended>>,
@@ -99,12 +100,34 @@ impl Wake {
 
 impl Shared {
     fn until(&self) -> i64 {
-        steady_ms() + i64::try_from(LEASE.as_millis()).unwrap_or(i64::MAX)
+        steady_ms() + i64::try_from(self.lease_time.as_millis()).unwrap_or(i64::MAX)
     }
 
-    /// Whether what this host holds is certainly still its own.
+    /// How much sooner a lease is taken for ended than it ends.
+    fn margin(&self) -> i64 {
+        i64::try_from((self.lease_time / 6).as_millis()).unwrap_or(0)
+    }
+
+    /// How often a sign of life is given.
+    fn sign_of_life(&self) -> Duration {
+        self.lease_time / 10
+    }
+
+    /// Until when what was queued is certainly this host's own, by the steady clock; `None` if it isn't any more.
+    fn holds_until(&self, queued: &Queued) -> Option<i64> {
+        // In this order: a lease that was renewed after it ran out is seen with the number of times that it did.
+        let until = self.lease.load(Ordering::Acquire);
+        let is_own = self.lapses.load(Ordering::Acquire) == queued.lapses;
+        (steady_ms() < until && is_own).then_some(until)
+    }
+
+    /// Whether the lease lasts.
     fn holds(&self) -> bool {
-        steady_ms() < self.lease.load(Ordering::Relaxed)
+        steady_ms() < self.lease.load(Ordering::Acquire)
+    }
+
+    fn lapses(&self) -> u64 {
+        self.lapses.load(Ordering::Acquire)
     }
 
     fn is_ended(&self) -> bool {
@@ -118,8 +141,16 @@ impl Shared {
 
     fn renew(&self) -> Result<(), LedgerError> {
         let until = self.until();
-        self.ledger.renew(&self.holder, until)?;
-        self.lease.store(until - i64::try_from(MARGIN.as_millis()).unwrap_or(0), Ordering::Relaxed);
+        if self.holds() {
+            self.ledger.renew(&self.holder, until)?;
+        } else {
+            // Others may have taken what this host held. What is still its own goes on; everything else in its queues is dropped
+            // before the lease is good again.
+            let kept = self.ledger.renew_lapsed(&self.holder, until)?;
+            let lapses = self.lapses.fetch_add(1, Ordering::AcqRel) + 1;
+            self.lanes.keep(&kept, lapses);
+        }
+        self.lease.store(until - self.margin(), Ordering::Release);
         Ok(())
     }
 }
@@ -144,7 +175,10 @@ impl Deliverer {
             dispatcher,
             ledger,
             holder,
+            lease_time: crash_point::number("BILLHOOK_LEASE_MS")
+                .map_or(LEASE, |time| Duration::from_millis(time.unsigned_abs())),
             lease: AtomicI64::new(0),
+            lapses: AtomicU64::new(0),
             lanes: Lanes::default(),
             ended: Mutex::new(ended),
             wake,
@@ -199,7 +233,7 @@ fn open_private(path: &Path) -> io::Result<File> {
 fn schedule(shared: &Arc<Shared>, locks: &Path) {
     let (mut renewed, mut forgot): (Option<Instant>, Option<Instant>) = (None, None);
     let mut look = || -> Result<(), LedgerError> {
-        if renewed.is_none_or(|at| at.elapsed() >= SIGN_OF_LIFE) || !shared.holds() {
+        if renewed.is_none_or(|at| at.elapsed() >= shared.sign_of_life()) || !shared.holds() {
             shared.renew()?;
             recover(shared, locks)?;
             renewed = Some(Instant::now());
@@ -211,7 +245,7 @@ fn schedule(shared: &Arc<Shared>, locks: &Path) {
         if forgot.is_none_or(|at| at.elapsed() >= FORGET) {
             forgot = Some(Instant::now());
             while shared.ledger.forget(KEPT)? && !shared.is_ended() {}
-            if let Err(error) = shared.dispatcher.phases().log.trim() {
+            if let Err(error) = shared.dispatcher.phases().log.trim(shared.ledger.now()?) {
                 tracing::warn!("the execution log can't be trimmed: {error}");
             }
         }
@@ -304,10 +338,12 @@ fn settle_all(shared: &Arc<Shared>, to_settle: &Receiver<Ended>) {
             shared.dispatcher.phases().log.lose(notes.len() as u64);
         }
         loop {
+            // Read before: what the lease's end takes away meanwhile must not be queued as if it were held.
+            let lapses = shared.lapses();
             let until = (!shared.is_ended()).then(|| shared.until());
             match shared.ledger.settle(&shared.holder, until, &settled) {
                 Ok(next) => {
-                    shared.lanes.put(shared, next);
+                    shared.lanes.put(shared, next, lapses);
                     break;
                 }
                 Err(error) => {

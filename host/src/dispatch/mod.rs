@@ -189,6 +189,11 @@ impl Dispatcher {
         Some(table.listeners.chain(hook.name()).before.iter().map(|handler| handler.deadline()).sum::<Duration>() + own)
     }
 
+    /// Whether the code of a plugin is run by this process, and not by a worker.
+    pub(crate) fn runs_in_this_process(&self, id: &str) -> bool {
+        self.table.load().by_id(id).is_some_and(|slot| slot.is_in_this_process())
+    }
+
     /// Notices calls that take too long in this process: to be called every [`overdue::TICK`].
     pub(crate) fn watch_calls(&self) {
         let overdue = overdue::look();

@@ -218,6 +218,11 @@ impl Slot {
         enabled && self.is_loaded() && is_same
     }
 
+    /// Whether its calls run in this process.
+    pub(super) fn is_in_this_process(&self) -> bool {
+        self.runtime.as_ref().is_ok_and(|runtime| runtime.isolation != Isolation::Process)
+    }
+
     pub(super) fn is_loaded(&self) -> bool {
         self.instance.get().is_some()
     }

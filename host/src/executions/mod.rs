@@ -285,20 +285,21 @@ impl ExecutionLog {
         Ok(())
     }
 
-    /// Deletes what is too old, and the oldest while the file is too large.
-    pub(crate) fn trim(&self) -> Result<(), ExecutionLogError> {
+    /// Deletes what is too old, and the oldest while the file is too large. `now` is in milliseconds since 1970, by a clock that
+    /// nobody sets: one that is wrong for a while deletes nothing.
+    pub(crate) fn trim(&self, now: i64) -> Result<(), ExecutionLogError> {
         if self.open.get().is_none() && !self.path.exists() {
             return Ok(());
         }
         // In short steps, between which others get their turn.
-        while self.trim_some()? {}
+        while self.trim_some(now)? {}
         Ok(())
     }
 
     /// Deletes some of what is too old or too much. Answers whether there is more.
-    fn trim_some(&self) -> Result<bool, ExecutionLogError> {
+    fn trim_some(&self, now: i64) -> Result<bool, ExecutionLogError> {
         const AT_ONCE: usize = 20_000;
-        let before = now_ms().saturating_sub(i64::try_from(self.retention.age.as_millis()).unwrap_or(i64::MAX));
+        let before = now.saturating_sub(i64::try_from(self.retention.age.as_millis()).unwrap_or(i64::MAX));
         let mut connection = self.writer()?;
         let size: i64 = connection.query_row(
             "SELECT (page_count - freelist_count) * page_size
@@ -403,7 +404,7 @@ fn write_all(log: &ExecutionLog, notes: &Receiver<Note>, dropped: &AtomicU64, is
         }
         if trimmed.is_none_or(|at| at.elapsed() >= TRIMMED) {
             trimmed = Some(Instant::now());
-            if let Err(error) = log.trim() {
+            if let Err(error) = log.trim(now_ms()) {
                 tracing::warn!("the execution log can't be trimmed: {error}");
             }
         }
@@ -441,7 +442,7 @@ mod tests {
     fn what_is_old_or_too_much_is_deleted_the_oldest_first() {
         let (_folder, log) = log(Retention { age: Duration::from_secs(100), bytes: 1024 * 1024 });
         log.write(&[note("old", Duration::from_secs(200)), note("new", Duration::ZERO)], 3).expect("written");
-        log.trim().expect("trimmed");
+        log.trim(now_ms()).expect("trimmed");
         let found = log.search(&ExecutionFilter::default()).expect("found");
         assert_eq!(found.iter().map(|entry| entry.event.as_str()).collect::<Vec<_>>(), ["new"]);
         assert_eq!(log.dropped().expect("counted"), 3);
@@ -449,12 +450,12 @@ mod tests {
         let many: Vec<Note> = (0..50_000).map(|_| note("many", Duration::ZERO)).collect();
         for some in many.chunks(5_000) {
             log.write(some, 0).expect("written");
-            log.trim().expect("trimmed");
+            log.trim(now_ms()).expect("trimmed");
         }
         let found = log.search(&ExecutionFilter::default()).expect("found");
         assert!(found.len() < 5_000, "{}", found.len());
         log.write(&many[..100], 0).expect("written");
-        log.trim().expect("trimmed");
+        log.trim(now_ms()).expect("trimmed");
         assert!(log.search(&ExecutionFilter::default()).expect("found").len() >= 100, "the newest are left");
     }
 

@@ -77,7 +77,8 @@ impl Host {
         Ok((is_left, waiting))
     }
 
-    /// Lets a dead or discarded delivery run again, with all its attempts. Its idempotency key stays.
+    /// Lets a dead or discarded delivery run again, with all its attempts, and one that waits for another attempt run now. Its
+    /// idempotency key stays.
     pub fn redrive(&self, number: i64) -> Result<(), EventError> {
         if self.shared.ledger.exists()
             && let Some((delivery, _)) = self.shared.ledger.show(number)?
@@ -90,7 +91,11 @@ impl Host {
             }
         }
         let redriven = self.shared.ledger.exists().then(|| self.shared.ledger.redrive(number)).transpose()?.flatten();
-        self.changed(number, redriven, "only dead and discarded ones are redriven")?;
+        self.changed(
+            number,
+            redriven,
+            "only dead and discarded ones are redriven, and ones that wait for another attempt",
+        )?;
         self.wake_deliveries();
         Ok(())
     }

@@ -10,7 +10,10 @@ mod work;
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
     time::Duration,
 };
 
@@ -23,7 +26,7 @@ pub(crate) use record::Record;
 pub(crate) use work::{Held, Settled, Verdict};
 
 use crate::{
-    database::{DatabaseError, Durability, now_ms, steady_ms},
+    database::{DatabaseError, Durability, KeptClock, steady_ms},
     events::{Listener, ListenerKind},
 };
 
@@ -166,12 +169,18 @@ pub(crate) struct Ledger {
 }
 
 struct Open {
+    clock: KeptClock,
+    /// When the time was noted last, by the ledger's clock.
+    noted: AtomicI64,
     writer: Mutex<Writer>,
     /// Reading waits for nobody who writes.
     reader: Mutex<Connection>,
     /// Searching may take long, and holds up no delivery.
     searcher: Mutex<Connection>,
 }
+
+/// The time is noted so often, in milliseconds.
+const NOTE_TIME: i64 = 3_000;
 
 /// The connections that write, of which one does at a time.
 struct Writer {
@@ -197,14 +206,41 @@ impl Ledger {
         }
         let _opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
         if self.open.get().is_none() {
-            let durable = schema::open(&self.path, Durability::Full)?;
+            let mut durable = schema::open(&self.path, Durability::Full)?;
+            let clock = KeptClock::open(&mut durable)?;
             let quick = schema::open(&self.path, Durability::Process)?;
             let reader = schema::open(&self.path, Durability::Process)?;
             let searcher = schema::open(&self.path, Durability::Process)?;
             let writer = Mutex::new(Writer { durable, quick });
-            let _ = self.open.set(Open { writer, reader: Mutex::new(reader), searcher: Mutex::new(searcher) });
+            let _ = self.open.set(Open {
+                clock,
+                noted: AtomicI64::new(0),
+                writer,
+                reader: Mutex::new(reader),
+                searcher: Mutex::new(searcher),
+            });
         }
         self.open.get().ok_or_else(|| rusqlite::Error::InvalidQuery.into())
+    }
+
+    fn clock(&self) -> Result<KeptClock, LedgerError> {
+        Ok(self.open()?.clock)
+    }
+
+    /// Returns the time by which deliveries are due and age, in milliseconds since 1970.
+    pub(crate) fn now(&self) -> Result<i64, LedgerError> {
+        Ok(self.clock()?.now())
+    }
+
+    /// Notes the time in a transaction that writes, so that the clock goes on from there when the machine is started anew.
+    fn note_time(&self, transaction: &Transaction<'_>) -> Result<(), LedgerError> {
+        let Open { clock, noted, .. } = self.open()?;
+        let now = clock.now();
+        if now - noted.load(Ordering::Relaxed) >= NOTE_TIME {
+            clock.note(transaction)?;
+            noted.store(now, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     fn writer(&self) -> Result<MutexGuard<'_, Writer>, LedgerError> {
@@ -242,10 +278,10 @@ impl Ledger {
     /// A delivery and its event.
     pub(crate) fn show(&self, number: i64) -> Result<Option<(Delivery, Event)>, LedgerError> {
         let found = {
+            let clock = self.clock()?;
             let connection = self.reader()?;
             let mut statement = connection.prepare_cached(&format!("{SELECT}, d.event {FROM} WHERE d.number = ?1"))?;
-            let now = steady_ms();
-            statement.query_row([number], |row| Ok((delivery(row, now)?, row.get::<_, i64>(12)?))).optional()?
+            statement.query_row([number], |row| Ok((delivery(row, clock)?, row.get::<_, i64>(12)?))).optional()?
         };
         let Some((mut delivery, event)) = found else { return Ok(None) };
         delivery.waits_for = self.waits_for(number)?;
@@ -265,6 +301,7 @@ impl Ledger {
 
     /// Deliveries, the newest first.
     pub(crate) fn list(&self, filter: &DeliveryFilter) -> Result<Vec<Delivery>, LedgerError> {
+        let clock = self.clock()?;
         let connection = self.searcher()?;
         let now = steady_ms();
         let limit = if filter.limit == 0 { -1 } else { i64::try_from(filter.limit).unwrap_or(i64::MAX) };
@@ -295,7 +332,7 @@ impl Ledger {
         ))?;
         let DeliveryFilter { event, event_id, listener, object, before, .. } = filter;
         let rows = statement
-            .query_map(params![event, event_id, listener, object, before, now, limit], |row| delivery(row, now))?;
+            .query_map(params![event, event_id, listener, object, before, now, limit], |row| delivery(row, clock))?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
@@ -330,10 +367,15 @@ impl Ledger {
         Ok(count.unsigned_abs())
     }
 
-    /// Lets a dead or discarded delivery run again, with all its attempts. `None` if there is no such delivery; `false` if it is
-    /// not dead.
+    /// Lets a dead or discarded delivery run again, with all its attempts, and one that waits for another attempt run now. `None`
+    /// if there is no such delivery; `false` if it is done, is just being delivered, or waits for an earlier one.
     pub(crate) fn redrive(&self, number: i64) -> Result<Option<bool>, LedgerError> {
+        let now = self.now()?;
         self.change(number, |transaction, row| {
+            if row.state == READY && !is_held(transaction, row, steady_ms())? {
+                transaction.execute("UPDATE delivery SET due = min(due, ?2) WHERE number = ?1", params![number, now])?;
+                return Ok(true);
+            }
             if !matches!(row.state, DEAD | DISCARDED) {
                 return Ok(false);
             }
@@ -342,7 +384,7 @@ impl Ledger {
             transaction.execute(
                 "UPDATE delivery SET state = ?2, attempts = 0, taken = 0, begun = 0, due = ?3, problem = NULL, settled = NULL
                  WHERE number = ?1",
-                params![number, state, now_ms()],
+                params![number, state, now],
             )?;
             Ok(true)
         })
@@ -350,8 +392,8 @@ impl Ledger {
 
     /// Gives a delivery up. `None` if there is no such delivery; `false` if it is done, or just being delivered.
     pub(crate) fn discard(&self, number: i64) -> Result<Option<bool>, LedgerError> {
+        let now = self.now()?;
         self.change(number, |transaction, row| {
-            let now = now_ms();
             let is_open = matches!(row.state, READY | BLOCKED);
             if matches!(row.state, DONE | DISCARDED) || (is_open && is_held(transaction, row, steady_ms())?) {
                 return Ok(false);
@@ -384,7 +426,7 @@ impl Ledger {
     /// whether there may be more.
     pub(crate) fn forget(&self, kept: Duration) -> Result<bool, LedgerError> {
         const AT_ONCE: usize = 2_000;
-        let before = now_ms().saturating_sub(i64::try_from(kept.as_millis()).unwrap_or(i64::MAX));
+        let before = self.now()?.saturating_sub(i64::try_from(kept.as_millis()).unwrap_or(i64::MAX));
         let mut writer = self.writer()?;
         let transaction = schema::begin(&mut writer.quick)?;
         let events: Vec<i64> = {
@@ -417,11 +459,12 @@ impl Ledger {
         if !self.exists() {
             return Ok(());
         }
+        let now = self.now()?;
         let writer = self.writer()?;
         writer.durable.execute(
             "UPDATE delivery SET state = 3, settled = ?3, problem = ?4, holder = NULL, held_until = 0
              WHERE state < 2 AND kind = ?1 AND listener = ?2 AND held_until <= ?5",
-            params![listener.kind.name(), listener.name, now_ms(), problem, steady_ms()],
+            params![listener.kind.name(), listener.name, now, problem, steady_ms()],
         )?;
         Ok(())
     }
@@ -493,7 +536,8 @@ fn promote(
 ) -> Result<bool, LedgerError> {
     let Place { kind, listener, object: Some(object), .. } = place else { return Ok(false) };
     let mut statement = transaction.prepare_cached(
-        "UPDATE delivery SET state = 0, due = ?4, holder = ?5, held_until = ?6, taken = taken + (?5 IS NOT NULL)
+        "UPDATE delivery SET state = 0, due = ?4, holder = ?5, held_until = ?6, taken = taken + (?5 IS NOT NULL),
+             lease = lease + (?5 IS NOT NULL)
          WHERE number = (SELECT min(number) FROM delivery
                          WHERE state < 2 AND kind = ?1 AND listener = ?2 AND object = ?3)",
     )?;
@@ -506,7 +550,7 @@ const SELECT: &str =
     d.problem, e.date";
 const FROM: &str = "FROM delivery d JOIN event e ON e.number = d.event";
 
-fn delivery(row: &Row<'_>, now: i64) -> rusqlite::Result<Delivery> {
+fn delivery(row: &Row<'_>, clock: KeptClock) -> rusqlite::Result<Delivery> {
     let (kind, object_id): (String, Option<String>) = (row.get(4)?, row.get(3)?);
     let (state, held_until): (i64, i64) = (row.get(6)?, row.get(9)?);
     Ok(Delivery {
@@ -521,11 +565,11 @@ fn delivery(row: &Row<'_>, now: i64) -> rusqlite::Result<Delivery> {
             DONE => DeliveryStatus::Done,
             DEAD => DeliveryStatus::Dead,
             DISCARDED => DeliveryStatus::Discarded,
-            _ if held_until > now => DeliveryStatus::Running,
+            _ if held_until > steady_ms() => DeliveryStatus::Running,
             _ => DeliveryStatus::Waiting,
         },
         attempts: row.get(7)?,
-        due: row.get(8)?,
+        due: clock.shown(row.get(8)?),
         waits_for: None,
         problem: row.get(10)?,
     })

@@ -16,7 +16,6 @@ use rusqlite::{Connection, Transaction, params};
 use super::{Emitted, Ledger, LedgerError, schema};
 use crate::{
     crash_point,
-    database::now_ms,
     events::{Listener, NewEvent},
 };
 
@@ -94,9 +93,9 @@ impl Ledger {
             queue.told = count;
             queue.jobs.drain(..count).collect()
         };
-        let recorded = catch_unwind(AssertUnwindSafe(|| match self.writer() {
-            Ok(mut writer) => record_batch(&mut writer.durable, &batch),
-            Err(error) => Err(error),
+        let recorded = catch_unwind(AssertUnwindSafe(|| {
+            let now = self.now()?;
+            self.record_batch(&mut self.writer()?.durable, &batch, now)
         }));
         // Nobody may wait for ever because of a fault here.
         let recorded = recorded.unwrap_or_else(|_| Err(rusqlite::Error::InvalidQuery.into()));
@@ -116,22 +115,27 @@ impl Ledger {
         }
         batch.iter().for_each(|job| job.thread.unpark());
     }
-}
 
-/// Records what several callers wait for in one transaction.
-fn record_batch(connection: &mut Connection, batch: &[Arc<Job>]) -> Result<Vec<Vec<Emitted>>, LedgerError> {
-    let now = now_ms();
-    let transaction = schema::begin(connection)?;
-    let mut all = Vec::with_capacity(batch.len());
-    for job in batch {
-        let emitted: Result<Vec<Emitted>, LedgerError> =
-            job.records.iter().map(|record| insert(&transaction, record, now)).collect();
-        all.push(emitted?);
+    /// Records what several callers wait for in one transaction.
+    fn record_batch(
+        &self,
+        connection: &mut Connection,
+        batch: &[Arc<Job>],
+        now: i64,
+    ) -> Result<Vec<Vec<Emitted>>, LedgerError> {
+        let transaction = schema::begin(connection)?;
+        let mut all = Vec::with_capacity(batch.len());
+        for job in batch {
+            let emitted: Result<Vec<Emitted>, LedgerError> =
+                job.records.iter().map(|record| insert(&transaction, record, now)).collect();
+            all.push(emitted?);
+        }
+        self.note_time(&transaction)?;
+        crash_point::reached("before ledger commit");
+        transaction.commit()?;
+        crash_point::reached("after ledger commit");
+        Ok(all)
     }
-    crash_point::reached("before ledger commit");
-    transaction.commit()?;
-    crash_point::reached("after ledger commit");
-    Ok(all)
 }
 
 fn insert(transaction: &Transaction<'_>, record: &Record, now: i64) -> Result<Emitted, LedgerError> {

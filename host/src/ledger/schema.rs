@@ -5,10 +5,10 @@ use std::path::Path;
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::LedgerError;
-use crate::database::{self, Durability};
+use crate::database::{self, CLOCK_TABLE, Durability};
 
 /// What each minor format adds. Never edited once it was released: a later format adds a later entry.
-const FORMATS: [&str; 1] = [FORMAT_1_0];
+const FORMATS: [&str; 3] = [FORMAT_1_0, FORMAT_1_1, CLOCK_TABLE];
 
 const FORMAT_1_0: &str = "
 CREATE TABLE event (
@@ -57,6 +57,11 @@ CREATE INDEX delivery_event ON delivery (event);
 CREATE INDEX delivery_dead ON delivery (number) WHERE state = 3;
 CREATE INDEX delivery_held ON delivery (holder) WHERE holder IS NOT NULL;
 CREATE INDEX delivery_settled ON delivery (settled) WHERE state IN (2, 4);
+";
+
+const FORMAT_1_1: &str = "
+-- How often it was taken since it was recorded. What is noted under an earlier number is left alone.
+ALTER TABLE delivery ADD COLUMN lease INTEGER NOT NULL DEFAULT 0;
 ";
 
 /// Opens the ledger of a home, and makes it if there is none.

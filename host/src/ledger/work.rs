@@ -1,11 +1,13 @@
 //! How a host takes deliveries, and tells what became of them.
 
-use rusqlite::{Row, params};
+use std::{collections::HashMap, time::Duration};
+
+use rusqlite::{OptionalExtension, Row, params};
 
 use super::{BLOCKED, DEAD, DONE, Hold, Ledger, LedgerError, Place, READY, promote, schema};
 use crate::{
     crash_point,
-    database::{now_ms, steady_ms},
+    database::steady_ms,
     events::{Listener, ListenerKind},
 };
 
@@ -21,15 +23,17 @@ pub(crate) struct Held {
     pub(crate) attempts: u32,
     /// How often it was taken since, this time included.
     pub(crate) taken: u32,
+    /// How often it was taken since it was recorded: what is noted of it under a lower number is left alone.
+    pub(crate) lease: i64,
 }
 
 /// What becomes of a delivery.
 #[derive(Debug, Clone)]
 pub(crate) enum Verdict {
     Done,
-    /// Another attempt, at a time in milliseconds since 1970.
+    /// Another attempt, after a pause.
     Again {
-        due: i64,
+        pause: Duration,
         problem: String,
     },
     Dead(String),
@@ -44,7 +48,7 @@ pub(crate) struct Settled {
     pub(crate) verdict: Verdict,
 }
 
-const RETURNED: &str = "number, event, kind, listener, object, attempts, taken";
+const RETURNED: &str = "number, event, kind, listener, object, attempts, taken, lease";
 
 fn held(row: &Row<'_>) -> rusqlite::Result<Held> {
     let kind: String = row.get(2)?;
@@ -55,14 +59,15 @@ fn held(row: &Row<'_>) -> rusqlite::Result<Held> {
         object: row.get(4)?,
         attempts: row.get(5)?,
         taken: row.get(6)?,
+        lease: row.get(7)?,
     })
 }
 
 impl Ledger {
     /// The listeners that have deliveries that may run.
     pub(crate) fn due_listeners(&self) -> Result<Vec<Listener>, LedgerError> {
+        let now = self.now()?;
         let connection = self.reader()?;
-        let now = now_ms();
         let mut found: Vec<Listener> = Vec::new();
         // From one listener to the next in the index: what any of them has waiting is not looked at.
         let mut next = connection.prepare_cached(
@@ -92,11 +97,11 @@ impl Ledger {
         until: i64,
         most: usize,
     ) -> Result<Vec<Held>, LedgerError> {
+        let now = self.now()?;
         let mut writer = self.writer()?;
         let transaction = schema::begin(&mut writer.quick)?;
-        let now = now_ms();
         let mut statement = transaction.prepare_cached(&format!(
-            "UPDATE delivery SET holder = ?4, held_until = ?5, taken = taken + 1
+            "UPDATE delivery SET holder = ?4, held_until = ?5, taken = taken + 1, lease = lease + 1
              WHERE number IN (SELECT number FROM delivery WHERE state = 0 AND kind = ?1 AND listener = ?2 AND due <= ?3
                               AND held_until <= ?7 AND holder IS NOT ?4 ORDER BY due, number LIMIT ?6)
              RETURNING {RETURNED}"
@@ -112,12 +117,14 @@ impl Ledger {
         Ok(taken)
     }
 
-    /// Notes that a delivery is begun. Answers how often it was, since an attempt ended last.
-    pub(crate) fn begin(&self, number: i64) -> Result<u32, LedgerError> {
+    /// Notes that a delivery is begun. Returns how often it was, since an attempt ended last; `None` if somebody else has it.
+    pub(crate) fn begin(&self, holder: &str, held: &Held) -> Result<Option<u32>, LedgerError> {
         let writer = self.writer()?;
-        let mut statement =
-            writer.quick.prepare_cached("UPDATE delivery SET begun = begun + 1 WHERE number = ?1 RETURNING begun")?;
-        Ok(statement.query_row([number], |row| row.get(0))?)
+        let mut statement = writer.quick.prepare_cached(
+            "UPDATE delivery SET begun = begun + 1 WHERE number = ?1 AND holder = ?2 AND lease = ?3 AND state = 0
+             RETURNING begun",
+        )?;
+        Ok(statement.query_row(params![held.number, holder, held.lease], |row| row.get(0)).optional()?)
     }
 
     /// Holds what a host holds for longer.
@@ -129,14 +136,25 @@ impl Ledger {
         Ok(())
     }
 
+    /// Holds for longer what a host whose lease had run out still holds, because nobody took it. Returns that: the number of each
+    /// delivery with that of its lease.
+    pub(crate) fn renew_lapsed(&self, holder: &str, until: i64) -> Result<HashMap<i64, i64>, LedgerError> {
+        let writer = self.writer()?;
+        let mut statement = writer.quick.prepare_cached(
+            "UPDATE delivery SET held_until = ?2 WHERE holder = ?1 AND state = 0 RETURNING number, lease",
+        )?;
+        let rows = statement.query_map(params![holder, until], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
     /// Notes what became of deliveries, and lets the next ones of their objects run: held by the same host, to which they are
     /// answered, or, without a time until when, by anybody.
     ///
     /// What the host holds no longer, because its lease ran out, is left alone: whoever took it notes what becomes of it.
     pub(crate) fn settle(&self, holder: &str, until: Option<i64>, all: &[Settled]) -> Result<Vec<Held>, LedgerError> {
+        let now = self.now()?;
         let mut writer = self.writer()?;
         let transaction = schema::begin(&mut writer.durable)?;
-        let now = now_ms();
         let mut next = Vec::new();
         {
             let mut settle = transaction.prepare_cached(
@@ -144,7 +162,7 @@ impl Ledger {
                      begun = CASE WHEN ?4 = 0 THEN begun ELSE 0 END,
                      due = coalesce(?5, due), settled = CASE WHEN ?3 IN (2, 3) THEN ?7 END, problem = ?6,
                      holder = NULL, held_until = 0
-                 WHERE number = ?1 AND holder = ?2 AND state = 0",
+                 WHERE number = ?1 AND holder = ?2 AND lease = ?8 AND state = 0",
             )?;
             let mut follower = transaction.prepare_cached(&format!(
                 "SELECT {RETURNED} FROM delivery WHERE holder = ?4 AND state = 0 AND number =
@@ -153,11 +171,14 @@ impl Ledger {
             for Settled { held: of, verdict } in all {
                 let (state, ended, due, problem) = match verdict {
                     Verdict::Done => (DONE, 1, None, None),
-                    Verdict::Again { due, problem } => (READY, 1, Some(*due), Some(problem)),
+                    Verdict::Again { pause, problem } => {
+                        let pause = i64::try_from(pause.as_millis()).unwrap_or(i64::MAX);
+                        (READY, 1, Some(now.saturating_add(pause)), Some(problem))
+                    }
                     Verdict::Dead(problem) => (DEAD, 1, None, Some(problem)),
                     Verdict::Released => (READY, 0, None, None),
                 };
-                let settled = settle.execute(params![of.number, holder, state, ended, due, problem, now])?;
+                let settled = settle.execute(params![of.number, holder, state, ended, due, problem, now, of.lease])?;
                 if settled == 0 || state == READY {
                     continue;
                 }
@@ -171,6 +192,7 @@ impl Ledger {
                 }
             }
         }
+        self.note_time(&transaction)?;
         crash_point::reached("before settling");
         transaction.commit()?;
         crash_point::reached("after settling");

@@ -19,7 +19,7 @@ use std::{
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 use serde::Serialize;
 
-use crate::{package::ModuleInfo, runtime::RuntimeSettings};
+use crate::{database::KeptClock, package::ModuleInfo, runtime::RuntimeSettings};
 pub(crate) use addons::{AddonClash, AddonRow, NewResource, NextAddon};
 pub use addons::{Resource, ResourceFilter};
 pub(crate) use rows::{DispatchRow, DispatchRows, NewVersion, Tried};
@@ -95,6 +95,7 @@ pub(crate) struct Registry {
     /// So has the ledger of pull accounting.
     usage: Mutex<Connection>,
     /// Held as long as this process works on the registry.
+    clock: KeptClock,
     _presence: Presence,
 }
 
@@ -106,8 +107,10 @@ impl Registry {
         let (main, is_new, presence) = schema::open(&path)?;
         let state = schema::connect(&path).map_err(opened)?;
         let usage = schema::connect(&path).map_err(opened)?;
+        let mut usage = usage;
+        let clock = KeptClock::open(&mut usage)?;
         let (main, state, usage) = (Mutex::new(main), Mutex::new(state), Mutex::new(usage));
-        Ok(Registry { path, is_new, main, state, usage, _presence: presence })
+        Ok(Registry { path, is_new, clock, main, state, usage, _presence: presence })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -117,6 +120,11 @@ impl Registry {
     /// Whether opening it made it.
     pub(crate) fn is_new(&self) -> bool {
         self.is_new
+    }
+
+    /// Returns the time by which usage is tried again, in whole seconds since 1970: nobody who sets the machine's clock moves it.
+    pub(crate) fn now_s(&self) -> i64 {
+        self.clock.now() / 1000
     }
 
     fn main(&self) -> MutexGuard<'_, Connection> {

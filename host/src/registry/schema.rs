@@ -11,18 +11,19 @@ use std::{
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::RegistryError;
-use crate::database::{BUSY, number, retry};
+use crate::database::{BUSY, CLOCK_TABLE, number, retry};
 
 /// The format: within a major, a later minor only adds what an older billhook can leave alone.
 const MAJOR: i64 = 1;
-const MINOR: i64 = 4;
+const MINOR: i64 = 6;
 /// `user_version` is major times this plus minor.
 const RADIX: i64 = 1000;
 /// `application_id`: tells our files from other programs'.
 const APPLICATION: i64 = 0x6268_6f6f;
 
 /// What each minor format adds, from 1.0 on. Never edited once it was released: a later format adds a later entry.
-const FORMATS: [&str; 1 + MINOR as usize] = [FORMAT_1_0, FORMAT_1_1, FORMAT_1_2, FORMAT_1_3, FORMAT_1_4];
+const FORMATS: [&str; 1 + MINOR as usize] =
+    [FORMAT_1_0, FORMAT_1_1, FORMAT_1_2, FORMAT_1_3, FORMAT_1_4, FORMAT_1_5, CLOCK_TABLE];
 
 const FORMAT_1_0: &str = "
 CREATE TABLE registry (
@@ -198,6 +199,11 @@ CREATE TABLE token (
 ) STRICT, WITHOUT ROWID;
 ";
 
+const FORMAT_1_5: &str = "
+-- Until when the usage API may still be at work on making it, in seconds of the registry's clock.
+ALTER TABLE usage_spec ADD COLUMN settles_at INTEGER NOT NULL DEFAULT 0;
+";
+
 /// Opens a connection whose commits are durable.
 pub(super) fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(
@@ -343,7 +349,7 @@ mod tests {
         assert!(open(&path).is_ok_and(|(_, is_new, _)| !is_new), "a later minor format is only added to");
         connection.pragma_update(None, "user_version", 2_000).expect("written");
         let error = open(&path).expect_err("refused").to_string();
-        assert!(error.contains("has format 2.0") && error.contains("it knows 1.4"), "{error}");
+        assert!(error.contains("has format 2.0") && error.contains("it knows 1.6"), "{error}");
     }
 
     /// A registry as the first release of the format made it.

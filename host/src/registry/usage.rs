@@ -123,6 +123,8 @@ pub(crate) struct SpecRow {
     pub(crate) tries: u32,
     pub(crate) retry_at: i64,
     pub(crate) failure: Option<String>,
+    /// Until when the usage API may still be at work on making it.
+    pub(crate) settles_at: i64,
 }
 
 impl SpecRow {
@@ -144,6 +146,7 @@ impl Registry {
         let mut connection = self.usage();
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let changed = change(&transaction)?;
+        self.clock.note(&transaction)?;
         crash_point::reached("before usage commit");
         transaction.commit()?;
         crash_point::reached("after usage commit");
@@ -278,13 +281,14 @@ impl Registry {
     }
 
     /// Notes progress, and takes the next records whose documents aren't guided, at most `most`: from now on they may have
-    /// been sent. Durable on return.
+    /// been sent, and until `settles_at` the usage API may be at work on them. Durable on return.
     pub(crate) fn next_usage(
         &self,
         key: &UsageKey,
         after: Option<u64>,
         most: usize,
         progress: &Progress,
+        settles_at: i64,
     ) -> Result<Vec<UnsentUsage>, RegistryError> {
         self.change_usage(|transaction| {
             note(transaction, key, progress)?;
@@ -304,8 +308,16 @@ impl Registry {
             let taken: Vec<UnsentUsage> = rows.collect::<Result<_, _>>()?;
             let fresh = taken.iter().filter(|record| record.stage == Stage::Recorded).map(|record| record.number);
             set_stage(transaction, key, fresh, ATTEMPTED)?;
+            if !taken.is_empty() {
+                note_settling(transaction, key, settles_at)?;
+            }
             Ok(taken)
         })
+    }
+
+    /// Notes until when the usage API may be at work on what is sent of an order and product. Durable on return.
+    pub(crate) fn note_settling(&self, key: &UsageKey, settles_at: i64) -> Result<(), RegistryError> {
+        self.change_usage(|transaction| note_settling(transaction, key, settles_at))
     }
 
     /// Who used what is recorded for an order and product, and until when the usage API may still be at work on it.
@@ -317,14 +329,14 @@ impl Registry {
         Ok(statement.query_row([&key.order, &key.product], |row| Ok((row.get(0)?, row.get(1)?))).optional()?)
     }
 
-    /// Notes progress and how it ended: `retry_after` tells when to try again after so many failures in a row. Durable on
-    /// return. Answers how many records' documents aren't guided yet.
+    /// Notes progress and how it ended: `retry_pause` tells after how many seconds to try again after so many failures in a row.
+    /// Durable on return. Answers how many records' documents aren't guided yet.
     pub(crate) fn note_usage(
         &self,
         key: &UsageKey,
         progress: &Progress,
         ended: &Ended,
-        retry_after: fn(u32) -> i64,
+        retry_pause: fn(u32) -> i64,
     ) -> Result<u64, RegistryError> {
         self.change_usage(|transaction| {
             note(transaction, key, progress)?;
@@ -335,13 +347,15 @@ impl Registry {
             let tries = tries.unwrap_or(0).saturating_add(1);
             let (tries, retry_at, settles_at) = match *ended {
                 Ended::Whole => (0, 0, 0),
-                Ended::Failed { settles_at } => (tries, retry_after(tries).max(settles_at), settles_at),
+                Ended::Failed { settles_at } => {
+                    (tries, (self.now_s() + retry_pause(tries)).max(settles_at), settles_at)
+                }
             };
             transaction.execute(
                 "UPDATE usage_contract SET unsent_from = (
                      SELECT r.number FROM usage_record r
                      WHERE r.order_id = ?1 AND r.product_id = ?2 AND r.number >= unsent_from AND r.stage < 2
-                     ORDER BY r.number LIMIT 1), tries = ?3, retry_at = ?4, settles_at = max(settles_at, ?5)
+                     ORDER BY r.number LIMIT 1), tries = ?3, retry_at = ?4, settles_at = ?5
                  WHERE order_id = ?1 AND product_id = ?2",
                 params![key.order, key.product, tries, retry_at, settles_at],
             )?;
@@ -386,7 +400,7 @@ impl Registry {
         let transaction = connection.transaction()?;
         let mut found = BTreeMap::new();
         let mut statement = transaction.prepare_cached(
-            "SELECT s.plugin, s.name, s.description, s.id, s.href, s.before, s.tries, s.retry_at, s.failure,
+            "SELECT s.plugin, s.name, s.description, s.id, s.href, s.before, s.tries, s.retry_at, s.failure, s.settles_at,
                     EXISTS (SELECT 1 FROM usage_contract c CROSS JOIN usage_record r USING (order_id, product_id)
                             WHERE c.unsent_from IS NOT NULL AND r.number >= c.unsent_from AND r.stage < 2
                               AND r.plugin = s.plugin AND r.unit = s.name)
@@ -416,6 +430,7 @@ impl Registry {
                     tries: 0,
                     retry_at: 0,
                     failure: None,
+                    settles_at: 0,
                 });
                 row.is_wanted = true;
             }
@@ -446,9 +461,10 @@ impl Registry {
         let (id, href) = spec.made.as_ref().map(|(id, href)| (id, href)).unzip();
         self.change_usage(|transaction| {
             transaction.execute(
-                "INSERT INTO usage_spec (plugin, name, description, id, href, before, tries, retry_at, failure)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
-                 ON CONFLICT DO UPDATE SET id = ?4, href = ?5, before = ?6, tries = ?7, retry_at = ?8, failure = ?9",
+                "INSERT INTO usage_spec (plugin, name, description, id, href, before, tries, retry_at, failure, settles_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+                 ON CONFLICT DO UPDATE SET id = ?4, href = ?5, before = ?6, tries = ?7, retry_at = ?8, failure = ?9,
+                     settles_at = ?10",
                 params![
                     spec.plugin,
                     spec.name,
@@ -458,7 +474,8 @@ impl Registry {
                     before,
                     spec.tries,
                     spec.retry_at,
-                    spec.failure
+                    spec.failure,
+                    spec.settles_at
                 ],
             )?;
             Ok(())
@@ -470,7 +487,8 @@ impl Registry {
     pub(crate) fn forget_spec(&self, spec: &SpecRow) -> Result<(), RegistryError> {
         self.change_usage(|transaction| {
             transaction.execute(
-                "UPDATE usage_spec SET id = NULL, href = NULL, before = NULL, tries = 0, retry_at = 0, failure = NULL
+                "UPDATE usage_spec SET id = NULL, href = NULL, before = NULL, tries = 0, retry_at = 0, failure = NULL,
+                     settles_at = 0
                  WHERE plugin = ?1 AND name = ?2 AND description = ?3",
                 [&spec.plugin, &spec.name, &spec.description],
             )?;
@@ -511,6 +529,13 @@ fn need_units(transaction: &Transaction<'_>, report: &UsageReport<'_>) -> Result
 fn note(transaction: &Transaction<'_>, key: &UsageKey, progress: &Progress) -> Result<(), RegistryError> {
     set_stage(transaction, key, progress.guided.iter().copied(), GUIDED)?;
     set_stage(transaction, key, progress.untouched.iter().copied(), 0)?;
+    Ok(())
+}
+
+fn note_settling(transaction: &Transaction<'_>, key: &UsageKey, settles_at: i64) -> Result<(), RegistryError> {
+    transaction
+        .prepare_cached("UPDATE usage_contract SET settles_at = ?3 WHERE order_id = ?1 AND product_id = ?2")?
+        .execute(params![key.order, key.product, settles_at])?;
     Ok(())
 }
 
@@ -561,7 +586,8 @@ fn spec(row: &Row<'_>) -> Result<SpecRow, RegistryError> {
     Ok(SpecRow {
         name: row.get(1)?,
         description: row.get(2)?,
-        is_wanted: row.get(9)?,
+        settles_at: row.get(9)?,
+        is_wanted: row.get(10)?,
         made: id.zip(href),
         before: before.map(|before| parse(&plugin, &before)).transpose()?,
         tries: row.get(6)?,
