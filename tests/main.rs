@@ -29,6 +29,8 @@ mod packages;
 mod server;
 /// What a plugin is offered: state, settings, log.
 mod services;
+/// The standard streams and signals of the command.
+mod streams;
 /// The command: what it prints, where, and how it exits.
 mod verbs;
 /// A plugin in a worker process: whatever it does, the host lives.

@@ -47,6 +47,7 @@ mod registry;
 mod runtime;
 #[cfg(feature = "server")]
 pub mod server;
+mod shown;
 
 pub use accounting::{
     AssetUsage, FoundSpecification, FoundUsageDocument, HttpUsageApi, NewSpecification, NewUsageDocument, Reconciled,
@@ -62,7 +63,7 @@ pub use database::DatabaseError;
 pub use dispatch::{Forbidden, HookError, LONGEST_OBJECT_ID};
 pub use events::{
     BadEventName, BadHandler, EventInfo, EventKind, Handler, HandlerStatus, ListenerKind, Mode, NewEvent, OnFailure,
-    RetryPolicy, Task, UnknownEvent,
+    RetryPolicy, Task, UnknownEvent, standard_events,
 };
 #[cfg(any(feature = "command", feature = "server"))]
 pub use executions::parse_moment;
@@ -81,6 +82,7 @@ pub use registry::{
 pub use runtime::{
     ChildProgram, Confinement, HookSettings, Isolation, RuntimeSettings, Stage, TrialError, WorkerLimits,
 };
+pub use shown::{visible, visible_json};
 
 /// Runs the examples of the embedding guide as tests.
 #[cfg(doctest)]

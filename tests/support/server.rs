@@ -142,6 +142,16 @@ impl Server {
         self.request("POST", "/api/v1/plugins", &headers, package)
     }
 
+    /// The number of its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for its end.
+    pub(crate) fn wait(mut self) -> std::process::ExitStatus {
+        self.child.wait().expect("it ends")
+    }
+
     /// Asks it to end, and waits for it. Whether it ended well.
     pub(crate) fn stop(mut self) -> bool {
         let process = rustix::process::Pid::from_child(&self.child);

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use billhook_plugin_api::{ErrorKind, data::Event};
+use billhook_plugin_api::data::Event;
 
 use super::{Shared, lanes::Queued};
 use crate::{
@@ -14,6 +14,7 @@ use crate::{
     events::{Answer, Called, HandlerStatus, Listener, ListenerKind, Mode, RetryPolicy},
     executions::{ExecutionStatus, Name, Note},
     ledger::{Settled, Verdict},
+    runtime::is_outage,
 };
 
 /// A delivery that was taken more often than this without an attempt that ended is noted before it is begun.
@@ -181,10 +182,9 @@ fn call_handler(shared: &Shared, name: &str, event: &Event, until: i64) -> Optio
 fn call_plugin(shared: &Shared, id: &str, event: &Event) -> Attempt {
     let Err(error) = shared.dispatcher.deliver(id, event) else { return Attempt::success(String::new()) };
     let (status, message) = (status_of(&error), error.message().to_owned());
-    match error.kind() {
-        ErrorKind::Unavailable | ErrorKind::Internal => {
-            Attempt::again(status, message, String::new(), error.retry_after())
-        }
-        _ => Attempt::final_failure(status, message, String::new()),
+    if is_outage(error.kind()) {
+        Attempt::again(status, message, String::new(), error.retry_after())
+    } else {
+        Attempt::final_failure(status, message, String::new())
     }
 }

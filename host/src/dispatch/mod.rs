@@ -33,7 +33,7 @@ use crate::{
     executions::ExecutionStatus,
     package::Manifest,
     registry::{DispatchRow, Registry, RegistryError, Status},
-    runtime::overdue,
+    runtime::{is_outage, overdue},
 };
 
 /// Carries calls to plugins.
@@ -237,11 +237,10 @@ pub const LONGEST_OBJECT_ID: usize = 1024;
 
 /// How a call that didn't go through is noted.
 pub(crate) fn status_of(error: &HookError) -> ExecutionStatus {
-    use billhook_plugin_api::ErrorKind;
     match error.kind() {
         _ if error.is_timed_out() => ExecutionStatus::TimedOut,
         _ if error.is_outcome_unknown() => ExecutionStatus::Unknown,
-        ErrorKind::Internal | ErrorKind::Unavailable => ExecutionStatus::Failed,
+        kind if is_outage(kind) => ExecutionStatus::Failed,
         _ => ExecutionStatus::Forbidden,
     }
 }

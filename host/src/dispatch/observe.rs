@@ -4,12 +4,12 @@
 use std::{sync::OnceLock, time::Instant};
 
 use billhook_plugin_api::{
-    ErrorKind, Hook,
+    Hook,
     call::{HookCall, HookReply},
 };
 use metrics::{Counter, Histogram, counter, histogram};
 
-use crate::runtime::{CallFailure, Instance};
+use crate::runtime::{CallFailure, Instance, is_outage};
 
 /// The counters of a plugin's hooks. Each hook's are looked up once, because looking them up costs more than counting: whoever
 /// installs a recorder does so before the first call.
@@ -56,7 +56,7 @@ impl Observer {
         let took = start.elapsed();
         let outcome = match &answer {
             Ok(_) => OK,
-            Err(CallFailure::Plugin(error)) if error.kind() == ErrorKind::Internal => FAILED,
+            Err(CallFailure::Plugin(error)) if is_outage(error.kind()) => FAILED,
             Err(CallFailure::Plugin(_)) => REFUSED,
             Err(CallFailure::Runtime(fault)) if fault.kind.is_outcome_unknown() => UNKNOWN,
             Err(CallFailure::Runtime(_)) => UNAVAILABLE,

@@ -5,6 +5,8 @@ use std::{fmt, net::IpAddr, time::Duration};
 use serde::{Deserialize, Serialize};
 use ureq::http::Uri;
 
+use crate::shown::is_hidden;
+
 /// When a handler is called.
 #[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -214,7 +216,7 @@ impl Handler {
         if matches!(self.task, Task::Http(_)) && !self.environment.is_empty() {
             return wrong("only a script has an environment".to_owned());
         }
-        if self.name.chars().any(is_bidi_control) {
+        if self.name.chars().any(is_hidden) {
             return wrong("a name has no control characters".to_owned());
         }
         if let Some(name) = self.environment.iter().find(|name| name.is_empty() || name.contains(['=', '\0'])) {
@@ -241,11 +243,6 @@ impl Handler {
             },
         }
     }
-}
-
-/// Characters that change the direction of what stands behind them.
-fn is_bidi_control(c: char) -> bool {
-    matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
 }
 
 /// The priority of a listener that was given none.

@@ -24,7 +24,7 @@ pub(crate) use chain::{Chain, Listener, Listeners, ListeningPlugin};
 pub(crate) use handler::DEFAULT_PRIORITY;
 pub use handler::{BadHandler, Handler, HandlerStatus, Mode, OnFailure, RetryPolicy, Task};
 pub(crate) use names::EventNames;
-pub use names::{BadEventName, EventInfo, EventKind, UnknownEvent};
+pub use names::{BadEventName, EventInfo, EventKind, UnknownEvent, standard_events};
 
 use crate::{database::steady_ms, runtime::ChildProgram};
 

@@ -101,6 +101,11 @@ pub(crate) struct EventNames {
 /// Names of events are no longer.
 const LONGEST: usize = 128;
 
+/// Returns the events that every home has: built-in ones and hooks.
+pub fn standard_events() -> Vec<EventInfo> {
+    EventNames::new([]).all()
+}
+
 impl EventNames {
     pub(crate) fn new(own: impl IntoIterator<Item = (String, String)>) -> Self {
         EventNames { own: own.into_iter().collect() }

@@ -75,6 +75,11 @@ impl FaultKind {
     }
 }
 
+/// Whether a kind of error says that something failed, and not that something was refused: what was asked for may succeed later.
+pub(crate) fn is_outage(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::Internal | ErrorKind::Unavailable)
+}
+
 impl From<PluginError> for CallFailure {
     fn from(error: PluginError) -> Self {
         CallFailure::Plugin(error)

@@ -68,13 +68,15 @@ pub(super) fn die_with_parent() {
     }
     // Where there is no such signal, and where the parent was gone before it was asked for, the pipe from the parent
     // closes.
-    std::thread::spawn(|| {
+    let watch = || {
         let _ = io::copy(&mut io::stdin(), &mut io::sink());
         // Not `exit`, which runs the destructors of libraries and waits for the loader's lock.
         #[cfg(unix)]
         let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
         std::process::abort();
-    });
+    };
+    // Without a thread the signal has to do.
+    let _ = std::thread::Builder::new().name("billhook-parent".to_owned()).spawn(watch);
 }
 
 /// Whether a child process ended. It is not reaped yet, so that its number is still its own.

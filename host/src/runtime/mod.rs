@@ -22,7 +22,7 @@ mod worker;
 #[path = "no_worker.rs"]
 mod worker;
 
-pub(crate) use call::{CallFailure, Fault, FaultKind, Instance};
+pub(crate) use call::{CallFailure, Fault, FaultKind, Instance, is_outage};
 pub use child::ChildProgram;
 pub(crate) use child::child_arguments;
 pub(crate) use in_process::{Library, LoadedInstance};

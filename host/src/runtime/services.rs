@@ -7,6 +7,8 @@ use billhook_plugin_api::{
     abi::services::{HostServices, check_state_size},
 };
 
+use crate::shown::visible;
+
 /// Where plugins' state is kept.
 pub(crate) trait StateStore: Send + Sync + 'static {
     /// The value under a key.
@@ -39,7 +41,7 @@ impl HostServices for PluginServices {
     }
 
     fn log(&self, level: u32, message: &str) {
-        let plugin = self.plugin.as_str();
+        let (plugin, message) = (self.plugin.as_str(), visible(message));
         // `tracing` fixes the level at compile time, so each has a call of its own.
         match level {
             1 => tracing::error!(target: "billhook::plugin", plugin, "{message}"),

@@ -23,6 +23,7 @@ use tokio_rustls::{
 };
 
 use super::{
+    blocking,
     connections::{Connection, Connections},
     options::{ServerOptionsError, TlsOptions},
     request,
@@ -135,7 +136,7 @@ pub(super) async fn serve(
     let drain = Duration::from_secs(app.options.drain_s);
     // Requests and deliveries at the same time, so that it doesn't take twice as long. What isn't delivered then is by whoever
     // runs next.
-    let deliveries = tokio::task::spawn_blocking(move || app.host.stop_deliveries(drain));
+    let deliveries = blocking::run(move || app.host.stop_deliveries(drain));
     let (requests, _) = tokio::join!(timeout(drain, graceful.shutdown()), deliveries);
     if requests.is_err() {
         tracing::warn!("some requests didn't end in time and are cut off");

@@ -5,6 +5,7 @@
 
 mod api;
 mod auth;
+mod blocking;
 mod body;
 mod connections;
 mod failures;
@@ -92,10 +93,7 @@ impl Server {
     pub async fn run(self, stop: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
         let Server { listener, app, tls, .. } = self;
         let started = app.clone();
-        tokio::task::spawn_blocking(move || started.start())
-            .await
-            .map_err(io::Error::other)?
-            .map_err(io::Error::other)?;
+        blocking::run(move || started.start()).await?.map_err(io::Error::other)?;
         let keepers = [tokio::spawn(keep(app.clone())), tokio::spawn(watch(app.clone()))];
         listen::serve(listener, tls, app.clone(), router(&app), stop).await;
         keepers.into_iter().for_each(|keeper| keeper.abort());
@@ -113,13 +111,17 @@ async fn keep(app: App) {
         }
         if app.has_old_tokens() {
             let renewed = app.clone();
-            match tokio::task::spawn_blocking(move || renewed.renew_tokens()).await {
+            match blocking::run(move || renewed.renew_tokens()).await {
                 // Those that are known stay good.
                 Ok(Err(error)) => {
                     tracing::error!("tokens can't be read: {error}");
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }
-                _ => continue,
+                Err(not_run) => {
+                    tracing::error!("tokens can't be read: {not_run}");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+                Ok(Ok(_)) => continue,
             }
         }
     }
@@ -129,7 +131,7 @@ async fn keep(app: App) {
 async fn watch(app: App) {
     loop {
         let looking = app.clone();
-        let mut look = tokio::task::spawn_blocking(move || looking.look());
+        let mut look = std::pin::pin!(blocking::run(move || looking.look()));
         let looked = match tokio::time::timeout(Duration::from_secs(2), &mut look).await {
             Ok(looked) => looked,
             Err(_) => {

@@ -19,6 +19,7 @@ use super::{
     problem::{self, Problem},
     state::App,
 };
+use crate::shown::visible;
 
 /// What isn't written otherwise in a part of an address (RFC 3986, section 2.3).
 pub(super) const UNRESERVED: &percent_encoding::AsciiSet =
@@ -94,7 +95,8 @@ pub(super) async fn answer(app: App, router: Router, request: Request<Incoming>)
     let (status, took) = (response.status().as_u16(), start.elapsed());
     app.routes.count(&method, route, status, took);
     // A backend calls hooks all the time, and what became of them is in the execution log.
-    let path = uri.path();
+    let path = visible(uri.path());
+    let path = path.as_ref();
     let is_usual = status < 400 && (path.starts_with("/api/v1/hooks/") || QUIET.contains(&path));
     let took_us = took.as_micros() as u64;
     if is_usual {

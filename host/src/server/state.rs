@@ -17,6 +17,7 @@ use tokio::{
 };
 
 use super::{
+    blocking::{self, NotRun},
     failures::Failures,
     metrics::{Metrics, RouteCounters},
     options::{MANAGEMENT, SEARCHES, ServerOptions},
@@ -285,14 +286,17 @@ impl App {
             let _turns = turns;
             work(&host)
         };
-        let work = tokio::task::spawn_blocking(run);
+        let work = blocking::run(run);
         let done = match limit {
             None => work.await,
             // A plugin in this process can't be ended; those of workers are before.
             Some(limit) => timeout(limit + GRACE, work).await.map_err(|_| unknown("the call takes too long"))?,
         };
-        // A panic of the host's own, in the middle of something.
-        done.map_err(|_| unknown("the server failed"))
+        done.map_err(|not_run| match not_run {
+            NotRun::NoThread => Problem::busy(StatusCode::SERVICE_UNAVAILABLE, not_run.to_string(), 1),
+            // A panic of the host's own, in the middle of something.
+            NotRun::Panicked => unknown("the server failed"),
+        })
     }
 }
 

@@ -1,7 +1,5 @@
 //! `billhook completions SHELL`
 
-use std::io::{self, Write};
-
 use clap::CommandFactory;
 use clap_complete::Shell;
 
@@ -15,6 +13,6 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let mut script = Vec::new();
     clap_complete::generate(arguments.shell, &mut crate::Command::command(), "billhook", &mut script);
-    io::stdout().write_all(&script)?;
+    crate::streams::answer(&String::from_utf8(script)?);
     Ok(())
 }

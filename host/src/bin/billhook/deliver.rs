@@ -11,9 +11,8 @@ use std::{
 
 use anyhow::Context as _;
 use billhook::{DeliveryFilter, DeliveryStatus, EventError, ExecutionFilter, Host};
-use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::{Global, log, output::Output};
+use crate::{Global, log, output::Output, signals};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -30,12 +29,8 @@ const LAST_WAIT: Duration = Duration::from_secs(30);
 pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> anyhow::Result<()> {
     let host = global.host()?;
     let is_asked_to_end = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        // The second time, at once: what is under way then is attempted again.
-        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&is_asked_to_end))
-            .context("signals can't be watched")?;
-        signal_hook::flag::register(signal, Arc::clone(&is_asked_to_end)).context("signals can't be watched")?;
-    }
+    let asked = Arc::clone(&is_asked_to_end);
+    signals::watch(move || asked.store(true, Ordering::Relaxed)).context("signals can't be watched")?;
     let newest = host.executions(&ExecutionFilter { limit: 1, ..ExecutionFilter::default() }).unwrap_or_default();
     let mut after = newest.first().map_or(0, |execution| execution.id);
     host.start_deliveries()?;

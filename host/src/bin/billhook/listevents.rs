@@ -8,8 +8,11 @@ use crate::{
 };
 
 pub(crate) fn run(global: &Global, output: &Output) -> anyhow::Result<()> {
-    // Also where there is no home yet: most events are there without one.
-    let events = global.new_host()?.events()?;
+    // Also where there is no home: most events are there without one.
+    let events = match global.existing_host()? {
+        Some(host) => host.events()?,
+        None => billhook::standard_events(),
+    };
     let terminal = output.is_terminal();
     output.answer(&events, |events| {
         let cells = |event: &EventInfo| {

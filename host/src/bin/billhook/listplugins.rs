@@ -1,11 +1,10 @@
 //! `billhook listplugins`
 
 use billhook::PluginSummary;
-use comfy_table::{ContentArrangement, Table, presets};
 
 use crate::{
     Global,
-    output::{Output, plain},
+    output::{Output, rows},
 };
 
 pub(crate) fn run(global: &Global, output: &Output) -> anyhow::Result<()> {
@@ -23,14 +22,11 @@ pub(crate) fn run(global: &Global, output: &Output) -> anyhow::Result<()> {
 }
 
 pub(crate) fn table(plugins: &[PluginSummary]) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(["Id", "Name", "Version", "Author", "Status"]);
-    for plugin in plugins {
-        let cells = [&plugin.id, &plugin.name, &plugin.version, &plugin.author].map(|cell| plain(cell));
-        table.add_row(cells.into_iter().chain([plugin.status.name().to_owned()]));
-    }
-    table.to_string()
+    let cells = |plugin: &PluginSummary| {
+        let PluginSummary { id, name, version, author, status, .. } = plugin.clone();
+        vec![id, name, version, author, status.name().to_owned()]
+    };
+    rows(true, &["Id", "Name", "Version", "Author", "Status"], plugins.iter().map(cells))
 }
 
 fn lines(plugins: &[PluginSummary]) -> String {

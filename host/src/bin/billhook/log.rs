@@ -8,6 +8,7 @@ use clap::ValueEnum;
 use crate::{
     Global, listdeliveries,
     output::{Output, rows},
+    streams,
     times::{date, took},
 };
 
@@ -92,6 +93,9 @@ pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> an
         for execution in &executions {
             after = after.max(execution.id);
             print(execution, output)?;
+        }
+        if streams::is_unread() {
+            return Ok(());
         }
         thread::sleep(LOOK);
         executions = host.executions(&ExecutionFilter { after: Some(after), limit: 0, ..filter.clone() })?;

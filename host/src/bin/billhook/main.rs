@@ -15,6 +15,8 @@ mod enableplugin;
 mod explain;
 mod handler_options;
 mod hints;
+#[cfg(target_os = "linux")]
+mod init;
 mod listdeliveries;
 mod listevents;
 mod listhandlers;
@@ -39,6 +41,8 @@ mod setplugin;
 mod showdelivery;
 mod showhandler;
 mod showplugin;
+mod signals;
+mod streams;
 mod times;
 mod token;
 
@@ -46,6 +50,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -183,19 +188,28 @@ fn main() -> ExitCode {
     // A file that may not grow is an error of writing to it, and not the end of the process.
     #[cfg(unix)]
     let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, std::sync::Arc::default());
+    #[cfg(target_os = "linux")]
+    if let Some(code) = init::run() {
+        return code;
+    }
     let command = Command::parse();
-    start_log(&command);
     let output = Output::new(command.global.json);
-    match run(command.verb, &command.global, &output) {
+    let taken = streams::take();
+    start_log(&command);
+    let done = taken.context("the command can't be started").and_then(|()| run(command.verb, &command.global, &output));
+    let code = match done {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever read the answer has read enough.
-        Err(error) if output::is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             output.error(&error);
             ExitCode::FAILURE
         }
-    }
+    };
+    streams::flush(LAST_MOMENT);
+    code
 }
+
+/// What is left of the log is written for so long at the end.
+const LAST_MOMENT: Duration = Duration::from_secs(1);
 
 fn run(verb: Verb, global: &Global, output: &Output) -> anyhow::Result<()> {
     match verb {
@@ -269,7 +283,8 @@ impl Global {
     /// Opens the home, if there is one: only installing makes one, so that a misspelt name is noticed.
     fn existing_host(&self) -> anyhow::Result<Option<Host>> {
         let home = self.home()?;
-        match fs::metadata(&home) {
+        // Also in a folder that is there: one without a registry is no home yet.
+        match fs::metadata(home.join("registry.db")) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             _ => Ok(Some(self.open(home)?)),
         }
@@ -355,8 +370,9 @@ fn start_log(command: &Command) {
     // A span for each call is nothing that is logged, and costs as much as the call.
     let quiet = "billhook::dispatch::observe=warn".parse().ok().filter(|_| is_server && command.global.verbose < 2);
     let filter = quiet.into_iter().fold(filter, EnvFilter::add_directive);
-    let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let log = fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour);
+    let colour = streams::errors_are_seen();
+    let log =
+        fmt().with_env_filter(filter).with_writer(streams::Line::default).with_ansi(colour).log_internal_errors(false);
     match (is_server, colour) {
         (false, _) => log.without_time().init(),
         (true, true) => log.init(),

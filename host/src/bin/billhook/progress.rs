@@ -22,7 +22,7 @@ impl Progress {
         }
         let message = message.into();
         let (done, is_done) = mpsc::channel();
-        let thread = thread::spawn(move || {
+        let show = move || {
             if is_done.recv_timeout(Duration::from_secs(1)) != Err(mpsc::RecvTimeoutError::Timeout) {
                 return;
             }
@@ -30,8 +30,10 @@ impl Progress {
             bar.enable_steady_tick(Duration::from_millis(100));
             let _ = is_done.recv();
             bar.finish_and_clear();
-        });
-        Progress { done: Some(done), thread: Some(thread) }
+        };
+        // Without a thread nobody is told.
+        let thread = thread::Builder::new().name("billhook-progress".to_owned()).spawn(show);
+        Progress { done: Some(done), thread: thread.ok() }
     }
 }
 

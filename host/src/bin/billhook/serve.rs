@@ -2,15 +2,12 @@
 
 use std::sync::Arc;
 
+use crate::{Global, output::Output, signals};
 use anyhow::Context as _;
 use billhook::{
     Host,
     server::{Metrics, Server},
 };
-use signal_hook::consts::{SIGINT, SIGTERM};
-use tokio::signal::unix::{SignalKind, signal};
-
-use crate::{Global, output::Output};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -47,13 +44,12 @@ pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> an
             "there is no token yet, so nobody but add-ons' platforms gets in; `billhook token create` makes one",
         );
     }
-    // The second time, at once: what is under way then is delivered, or called, again.
-    let asked = Arc::default();
-    for number in [SIGINT, SIGTERM] {
-        signal_hook::flag::register_conditional_shutdown(number, 130, Arc::clone(&asked))
-            .context("signals can't be watched")?;
-        signal_hook::flag::register(number, Arc::clone(&asked)).context("signals can't be watched")?;
-    }
+    let (ask, asked) = tokio::sync::oneshot::channel();
+    signals::watch(move || {
+        let _ = ask.send(());
+    })
+    .context("signals can't be watched")?;
+    check_threads().context("the server can't be started")?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(options.blocking_threads())
@@ -61,7 +57,6 @@ pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> an
         .build()
         .context("the server's threads can't be started")?;
     let done = runtime.block_on(async {
-        let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         let scheme = if options.tls.is_some() { "https" } else { "http" };
         let server = Server::bind(host, options, Some(metrics)).await?;
         // The only line on standard output: whoever started the server learns from it where it is.
@@ -74,18 +69,41 @@ pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> an
         output.answer(&serde_json::json!({"listening": format!("{scheme}://{address}")}), |_| {
             format!("listening on {scheme}://{address}")
         })?;
-        let stop = async move {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-        };
+        let stop = async move { drop(asked.await) };
         server.run(stop).await?;
         anyhow::Ok(())
     });
     // A plugin that never returns would hold up the end for ever.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     done
+}
+
+/// Refuses to start where the system doesn't give this process the threads that it needs: the runtime would end in the middle of
+/// its start.
+fn check_threads() -> anyhow::Result<()> {
+    // The runtime's own, those for calls and for background work of the host, and one for a call.
+    const BESIDE: usize = 8;
+    let needed = std::thread::available_parallelism().map_or(1, usize::from) + BESIDE;
+    let barrier = Arc::new(std::sync::Mutex::new(()));
+    let held = barrier.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut threads = Vec::new();
+    let mut refused = None;
+    for _ in 0..needed {
+        let barrier = Arc::clone(&barrier);
+        match std::thread::Builder::new().spawn(move || drop(barrier.lock())) {
+            Ok(thread) => threads.push(thread),
+            Err(error) => refused = refused.or(Some(error)),
+        }
+    }
+    drop(held);
+    let started = threads.len();
+    threads.into_iter().for_each(|thread| drop(thread.join()));
+    match refused {
+        None => Ok(()),
+        Some(error) => anyhow::bail!(
+            "it needs {needed} threads, and the system lets it have {started} (raise ulimit -u, TasksMax or pids.max): {error}"
+        ),
+    }
 }
 
 /// Lets this process have so many files and connections open, as far as the system allows; mostly, a shell lets it have 1024.

@@ -5,6 +5,8 @@ use std::fmt;
 
 use askama::filters::Escaper;
 
+use crate::shown::is_hidden;
+
 /// Writes text so that HTML reads it as text, and that control characters, and those that turn the direction of writing,
 /// can be seen.
 #[derive(Debug, Clone, Copy, Default)]
@@ -27,14 +29,6 @@ impl Escaper for Visible {
             c => to.write_char(c),
         }
     }
-}
-
-/// Characters that are not seen and change what is.
-fn is_hidden(c: char) -> bool {
-    let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    // Two joiners between U+200B and U+2060 are letters' own, and stay.
-    let is_nothing = matches!(c, '\u{200b}' | '\u{2060}'..='\u{2064}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}');
-    c.is_control() || turns || is_nothing
 }
 
 #[cfg(test)]

@@ -1,0 +1,61 @@
+//! The first process of a container. The system gives it every process whose parent ended, and expects it to take their ends.
+//!
+//! A host that did both could take away the end of a child of its own. So the first process only starts the command again as its
+//! child, hands on signals, and takes the ends of whatever ends.
+
+use std::{
+    io,
+    os::unix::process::CommandExt,
+    process::{Command, ExitCode},
+    thread,
+};
+
+use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process};
+use signal_hook::iterator::Signals;
+
+use crate::signals;
+
+/// Does the work of a first process, if this is one, and returns the exit code of the command.
+pub(crate) fn run() -> Option<ExitCode> {
+    if !getpid().is_init() {
+        return None;
+    }
+    match start() {
+        Ok(code) => Some(code),
+        // Without it the command goes on as it can.
+        Err(_) => None,
+    }
+}
+
+fn start() -> io::Result<ExitCode> {
+    let mut signals = Signals::new(signals::ending())?;
+    let mut command = Command::new("/proc/self/exe");
+    let mut arguments = std::env::args_os();
+    if let Some(name) = arguments.next() {
+        command.arg0(name);
+    }
+    // In a group of its own: a terminal tells a whole group of an interrupt, and this process hands it on, too.
+    let child = command.args(arguments).process_group(0).spawn()?;
+    let own = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or_else(|| io::Error::other("no process"))?;
+    // It reads from the terminal, if there is one. Whoever isn't in the foreground may only ask for that once it ignores the signal
+    // which forbids it; as the first process, this one does.
+    let _ = rustix::termios::tcsetpgrp(io::stdin(), own);
+    let hand_on = move || {
+        for number in signals.forever() {
+            if let Some(signal) = Signal::from_named_raw(number) {
+                let _ = kill_process(own, signal);
+            }
+        }
+    };
+    thread::Builder::new().name("billhook-init".to_owned()).spawn(hand_on)?;
+    loop {
+        match rustix::process::wait(WaitOptions::empty()) {
+            Ok(Some((ended, status))) if ended == own => {
+                let code = status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal));
+                return Ok(ExitCode::from(u8::try_from(code.unwrap_or(1)).unwrap_or(1)));
+            }
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
