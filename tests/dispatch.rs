@@ -120,7 +120,8 @@ fn multiply(home: &Home, count: usize) {
             format!(
                 "INSERT INTO plugin (id, position, enabled, settings, settings_changed, needs_settings) SELECT 'plugin-{index}', position, enabled, settings, settings_changed, needs_settings
                      FROM plugin WHERE id = 'plugin-0';
-                 INSERT INTO version SELECT 'plugin-{index}', position, version, 'Plugin {index}', author, digest,
+                 INSERT INTO version (plugin, position, version, name, author, digest, library_digest, manifest, module,
+                     usage_specs, installed_at) SELECT 'plugin-{index}', position, version, 'Plugin {index}', author, digest,
                      library_digest, manifest, module, usage_specs, installed_at FROM version WHERE plugin = 'plugin-0';"
             )
         })

@@ -86,7 +86,7 @@ fn a_version_of_any_number_of_parts_can_be_upgraded() {
         ("1.10.0", "version 1.10 of x is already installed"),
         ("1.9", "version 1.10 of x is installed, which is newer than 1.9"),
     ] {
-        home.load(&Package::new("X").version(version)).failed_with(&[expected]);
+        home.load(&Package::new("X").version(version).with("other", b"content")).failed_with(&[expected]);
     }
     home.run(&["downgradeplugin", "x", "1.2.3.4.0"]).succeeded();
     assert_eq!(versions(&home, "x"), ["1.2.3.4"], "equal versions may be spelled differently");

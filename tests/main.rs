@@ -33,6 +33,8 @@ mod services;
 mod streams;
 /// The command: what it prints, where, and how it exits.
 mod verbs;
+/// Versions of a plugin: repaired, refused, with their settings.
+mod versions;
 /// A plugin in a worker process: whatever it does, the host lives.
 mod workers;
 /// Plugins that misbehave: each refused or reported in a sentence, and the host goes on.

@@ -32,7 +32,7 @@ fn state_outlives_the_instance_and_upgrades_and_is_deleted_with_the_plugin() {
     assert_eq!(tell(&home.host(), "get", "key", Value::Null).expect("read"), Value::Null);
 
     tell(&home.host(), "keep", "key", json!(1)).expect("kept");
-    home.run(&["removeplugin", "keeper"]).succeeded();
+    home.run(&["removeplugin", "keeper", "--force"]).succeeded();
     home.load(&Package::new("Keeper").of("keeper")).succeeded();
     assert_eq!(tell(&home.host(), "get", "key", Value::Null).expect("read"), Value::Null);
 }

@@ -12,6 +12,7 @@ use billhook_plugin_api::{
     Asset, Contract, Json, Order, PendingAccounting, Plugin, PluginError, Services, UsageSpec, User,
 };
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use settings::Settings;
 
@@ -64,8 +65,23 @@ struct Grant {
     active: bool,
 }
 
-fn grant_key(order: &Order, contract: &Contract) -> String {
-    format!("grant/{}/{}", order.order_id(), contract.item_id())
+/// The key of a grant. A contract may have several assets of this plugin, in a bundle: each has a grant of its own. As a JSON list,
+/// because ids may hold any character.
+fn grant_key(asset: &Asset, contract: &Contract, order: &Order) -> String {
+    format!("grant/{}", json!([order.order_id(), contract.item_id(), asset.id()]))
+}
+
+impl TestResource {
+    /// Finds the grant of an asset, also one that version 1.0 kept, which knew of one asset for each contract.
+    fn grant(&self, asset: &Asset, contract: &Contract, order: &Order) -> Result<Option<Grant>, PluginError> {
+        let state = self.services.state();
+        if let Some(grant) = state.get::<Grant>(&grant_key(asset, contract, order))? {
+            return Ok(Some(grant));
+        }
+        let url = asset.get_url().or(asset.download_link()).unwrap_or_default();
+        let old = state.get::<Grant>(&format!("grant/{}/{}", order.order_id(), contract.item_id()))?;
+        Ok(old.filter(|grant| grant.url == url))
+    }
 }
 
 #[billhook_plugin_api::export]
@@ -161,19 +177,19 @@ impl Plugin for TestResource {
         let url = url.ok_or_else(|| PluginError::invalid("the asset has no address to give access to"))?;
         let grant = Grant { customer: order.customer().username().to_owned(), url: url.to_owned(), active: true };
         // Keeping the same grant again changes nothing, so the hook may be repeated.
-        self.services.state().keep(&grant_key(order, contract), &grant)?;
+        self.services.state().keep(&grant_key(asset, contract, order), &grant)?;
         self.services.log().info(format!("{} may call {url}", grant.customer));
         Ok(())
     }
 
-    fn on_product_suspension(&self, _asset: &mut Asset, contract: &Contract, order: &Order) -> Result<(), PluginError> {
-        let (state, key) = (self.services.state(), grant_key(order, contract));
-        let Some(mut grant) = state.get::<Grant>(&key)? else {
-            let (item, order) = (contract.item_id(), order.order_id());
-            return Err(PluginError::not_found(format!("item {item} of order {order} was never activated")));
+    fn on_product_suspension(&self, asset: &mut Asset, contract: &Contract, order: &Order) -> Result<(), PluginError> {
+        let Some(mut grant) = self.grant(asset, contract, order)? else {
+            let (asset, item, order) = (asset.id(), contract.item_id(), order.order_id());
+            let problem = format!("asset {asset} of item {item} of order {order} was never activated");
+            return Err(PluginError::not_found(problem));
         };
         grant.active = false;
-        state.keep(&key, &grant)?;
+        self.services.state().keep(&grant_key(asset, contract, order), &grant)?;
         self.services.log().info(format!("{} may no longer call {}", grant.customer, grant.url));
         Ok(())
     }
@@ -184,12 +200,12 @@ impl Plugin for TestResource {
 
     fn get_pending_accounting(
         &self,
-        _asset: &mut Asset,
+        asset: &mut Asset,
         contract: &Contract,
         order: &Order,
     ) -> Result<PendingAccounting, PluginError> {
         let Some(log) = &self.settings.usage_log else { return Ok(PendingAccounting::default()) };
-        usage::pending(log, contract, order)
+        usage::pending(log, asset, contract, order)
     }
 }
 

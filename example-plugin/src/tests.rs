@@ -86,19 +86,29 @@ fn accounts_for_api_calls_and_for_nothing_else() {
     }
 }
 
+/// Calls a hook about an asset of an item of an order.
+fn call(
+    plugin: &TestResource,
+    hook: fn(&TestResource, &mut Asset, &Contract, &Order) -> Result<(), PluginError>,
+    asset: &data::Asset,
+    order: &data::Order,
+    item: &str,
+) -> Result<(), PluginError> {
+    let answer = testing::with_asset(asset, |asset| {
+        testing::with_order(order, |order| {
+            hook(plugin, asset, &order.get_item_contract(item).expect("it is there"), order)
+        })
+    });
+    answer.0
+}
+
 #[test]
 fn gives_access_on_acquisition_and_withdraws_it_on_suspension() {
     let (plugin, services) = plugin();
-    let order = testing::order("order-7", "ada");
-    let grant = || services.state().get::<Grant>("grant/order-7/item-1").expect("readable");
-    let call = |hook: fn(&TestResource, &mut Asset, &Contract, &Order) -> Result<(), PluginError>| {
-        let answer = testing::with_asset(&asset(json!({})), |asset| {
-            testing::with_order(&order, |order| {
-                hook(&plugin, asset, &order.get_item_contract("item-1").expect("it is there"), order)
-            })
-        });
-        answer.0
-    };
+    let (order, asset) = (testing::order("order-7", "ada"), asset(json!({})));
+    let key = format!("grant/{}", json!(["order-7", "item-1", asset.id]));
+    let grant = || services.state().get::<Grant>(&key).expect("readable");
+    let call = |hook| call(&plugin, hook, &asset, &order, "item-1");
 
     assert_eq!(kind(call(TestResource::on_product_suspension)), Some(ErrorKind::NotFound));
     for _ in 0..2 {
@@ -107,6 +117,47 @@ fn gives_access_on_acquisition_and_withdraws_it_on_suspension() {
     }
     call(TestResource::on_product_suspension).expect("access is withdrawn");
     assert!(!grant().expect("kept").active);
+}
+
+#[test]
+fn keeps_a_grant_for_each_asset_of_each_item_of_each_order() {
+    let (plugin, services) = plugin();
+    let of = |id: &str| data::Asset { id: id.to_owned(), ..asset(json!({})) };
+    let mut order = testing::order("order/7", "ada");
+    let second = data::Contract { item_id: "1/item-1".to_owned(), ..order.contracts[0].clone() };
+    order.contracts.push(second);
+    // The same asset in two items, two assets in one, and ids that read alike when they are put one behind the other.
+    let all = [("a", "item-1"), ("b", "item-1"), ("a", "1/item-1"), ("item-1/a", "item-1")];
+    for (asset, item) in all {
+        call(&plugin, TestResource::on_product_acquisition, &of(asset), &order, item).expect("access is given");
+    }
+    for (count, (asset, item)) in all.into_iter().enumerate() {
+        call(&plugin, TestResource::on_product_suspension, &of(asset), &order, item).expect("access is withdrawn");
+        for (index, (asset, item)) in all.into_iter().enumerate() {
+            let key = format!("grant/{}", json!(["order/7", item, asset]));
+            let grant = services.state().get::<Grant>(&key).expect("readable").expect("kept");
+            assert_eq!(grant.active, index > count, "{asset} of {item} after {count}");
+        }
+    }
+    call(&plugin, TestResource::on_product_acquisition, &of("b"), &order, "item-1").expect("it is given again");
+}
+
+#[test]
+fn finds_a_grant_that_the_first_version_kept() {
+    let (plugin, services) = plugin();
+    let (order, asset) = (testing::order("order-7", "ada"), asset(json!({})));
+    let url = asset.url.clone().or(asset.download_link.clone()).expect("an address");
+    let old = Grant { customer: "ada".to_owned(), url, active: true };
+    services.state().keep("grant/order-7/item-1", &old).expect("kept");
+    let other = data::Asset {
+        id: "other".to_owned(),
+        url: Some("https://other.example".to_owned()),
+        download_link: Some("https://other.example".to_owned()),
+        ..asset.clone()
+    };
+    let suspend = |asset: &data::Asset| call(&plugin, TestResource::on_product_suspension, asset, &order, "item-1");
+    assert_eq!(kind(suspend(&other)), Some(ErrorKind::NotFound), "it is another asset's");
+    suspend(&asset).expect("access is withdrawn");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use billhook_plugin_api::{Contract, Decimal, Order, PendingAccounting, PluginError, Timestamp, UsageRecord};
+use billhook_plugin_api::{Asset, Contract, Decimal, Order, PendingAccounting, PluginError, Timestamp, UsageRecord};
 use serde::Deserialize;
 
 use crate::API_CALL;
@@ -18,11 +18,18 @@ struct Line {
     date: Timestamp<'static>,
     order: String,
     item: String,
+    /// Where a contract has several assets, the one that was called.
+    asset: Option<String>,
     calls: u64,
 }
 
-/// The calls of a contract since its last usage. Each keeps the gateway's own id, so that none is charged twice.
-pub(crate) fn pending(log: &Path, contract: &Contract, order: &Order) -> Result<PendingAccounting, PluginError> {
+/// The calls of an asset of a contract since its last usage. Each keeps the gateway's own id, so that none is charged twice.
+pub(crate) fn pending(
+    log: &Path,
+    asset: &Asset,
+    contract: &Contract,
+    order: &Order,
+) -> Result<PendingAccounting, PluginError> {
     let since = contract.last_usage().map(|date| date.to_system_time()).transpose()?;
     let file = match File::open(log) {
         Ok(file) => file,
@@ -35,8 +42,10 @@ pub(crate) fn pending(log: &Path, contract: &Contract, order: &Order) -> Result<
             PluginError::internal(format!("line {} of the usage log is wrong: {error}", number + 1))
         })?;
         let moment = line.date.to_system_time()?;
-        if line.order == order.order_id() && line.item == contract.item_id() && since.is_none_or(|since| moment > since)
-        {
+        let is_its_own = line.order == order.order_id()
+            && line.item == contract.item_id()
+            && line.asset.as_deref().is_none_or(|called| called == asset.id());
+        if is_its_own && since.is_none_or(|since| moment > since) {
             found.push((moment, line));
         }
     }

@@ -363,6 +363,12 @@ impl Host {
         self.shared.dispatcher.longest_call(plugin, hook)
     }
 
+    /// Returns the plugins of which this process goes on with an older version or older settings, because what is installed can't be
+    /// loaded here; and why.
+    pub fn stale_plugins(&self) -> Vec<(String, String)> {
+        self.shared.dispatcher.stale()
+    }
+
     /// How many plugins are loaded into this process.
     pub fn loaded(&self) -> usize {
         self.shared.dispatcher.loaded()

@@ -29,6 +29,8 @@ struct Details {
     outcome_unknown: bool,
     /// Whether the plugin said so itself.
     is_of_plugin: bool,
+    /// Whether no plugin was found for the call.
+    is_unknown: bool,
     /// Whether the message may quote the plugin's settings.
     is_about_settings: bool,
 }
@@ -49,6 +51,7 @@ impl HookError {
             fault: None,
             outcome_unknown: false,
             is_of_plugin: false,
+            is_unknown: false,
             is_about_settings: false,
         };
         HookError(Box::new(details))
@@ -80,12 +83,22 @@ impl HookError {
         let asset_type = &asset_type[..end];
         let message =
             format!("The given product specification contains a not supported asset type: {asset_type}{more}");
-        Self::of_host(hook, None, ErrorKind::Invalid, message)
+        Self::of_host(hook, None, ErrorKind::Invalid, message).unknown()
     }
 
     #[cold]
     pub(super) fn not_installed(hook: Hook, id: &str) -> Self {
-        Self::of_host(hook, Some(id), ErrorKind::NotFound, format!("there is no plugin {id:?}"))
+        Self::of_host(hook, Some(id), ErrorKind::NotFound, format!("there is no plugin {id:?}")).unknown()
+    }
+
+    fn unknown(mut self) -> Self {
+        self.0.is_unknown = true;
+        self
+    }
+
+    /// Whether no plugin was found for the call.
+    pub(super) fn is_unknown(&self) -> bool {
+        self.0.is_unknown
     }
 
     #[cold]
@@ -147,6 +160,7 @@ impl HookError {
             fault,
             outcome_unknown: fault.is_some_and(FaultKind::is_outcome_unknown),
             is_of_plugin,
+            is_unknown: false,
             is_about_settings: false,
         }))
     }

@@ -11,6 +11,7 @@ mod slot;
 mod table;
 
 use std::{
+    collections::BTreeMap,
     ops::Deref,
     sync::{Arc, Mutex, PoisonError},
     thread::{self, JoinHandle},
@@ -32,8 +33,8 @@ use crate::{
     events::Listeners,
     executions::ExecutionStatus,
     package::Manifest,
-    registry::{DispatchRow, Registry, RegistryError, Status},
-    runtime::{is_outage, overdue},
+    registry::{DispatchRow, NewVersion, Registry, RegistryError, Status},
+    runtime::{Isolation, is_outage, overdue},
 };
 
 /// Carries calls to plugins.
@@ -45,6 +46,8 @@ pub(crate) struct Dispatcher {
     table: Arc<Apart>,
     loader: Arc<Loader>,
     phases: Arc<Phases>,
+    /// Plugins of which an older instance goes on, and why.
+    stale: Arc<Mutex<BTreeMap<String, String>>>,
     /// As the phases have it: here it is at hand.
     records_hooks: bool,
     /// Held while the table is made anew; holds what was taken out of it and may still be in use, and since when.
@@ -58,7 +61,7 @@ impl Dispatcher {
     pub(crate) fn new(registry: Arc<Registry>, loader: Loader, phases: Arc<Phases>) -> Self {
         let records_hooks = phases.records_hooks;
         let (table, loader) = (Arc::default(), Arc::new(loader));
-        Dispatcher { registry, table, loader, phases, records_hooks, retired: Arc::default() }
+        Dispatcher { registry, table, loader, phases, records_hooks, stale: Arc::default(), retired: Arc::default() }
     }
 
     /// Makes the table anew if the registry changed. Calls that are under way finish on what they began with.
@@ -89,6 +92,9 @@ impl Dispatcher {
         }
         drop(retired);
         end(unused);
+        if self.loader.is_observed {
+            observe::stale(self.stale().len());
+        }
         for slot in self.table.load().slots() {
             slot.end_idle();
             if self.loader.is_observed && slot.is_loaded() {
@@ -98,14 +104,40 @@ impl Dispatcher {
         Ok(to_renew.into_iter().filter_map(|row| self.renew_settings(row)).collect())
     }
 
-    /// Makes an instance with new settings, on a thread of its own; the old one serves until it is there.
+    /// Opens the library of a version that is to be installed, where the plugin is loaded into this process: one that can't be
+    /// opened here must not take the place of one that works.
+    pub(crate) fn preload(&self, id: &str, version: &NewVersion, isolation: Isolation) -> Result<(), String> {
+        let table = self.table.load();
+        let is_used = table.by_id(id).is_some_and(|slot| slot.is_loaded() && slot.is_in_this_process());
+        if !is_used || isolation == Isolation::Process {
+            return Ok(());
+        }
+        self.loader.library(&version.digest, &version.library_digest, &version.module).map(drop)
+    }
+
+    /// Loads a plugin again at its next call, if loading it failed.
+    pub(crate) fn try_again(&self, id: &str) {
+        if let Some(slot) = self.table.load().by_id(id) {
+            slot.try_again();
+        }
+    }
+
+    /// Returns the plugins of which this process goes on with an older version or with older settings, and why.
+    pub(crate) fn stale(&self) -> Vec<(String, String)> {
+        let stale = self.stale.lock().unwrap_or_else(PoisonError::into_inner);
+        stale.iter().map(|(id, problem)| (id.clone(), problem.clone())).collect()
+    }
+
+    /// Makes an instance of another version or with new settings, on a thread of its own; the old one serves until it is there.
     fn renew_settings(&self, row: DispatchRow) -> Option<JoinHandle<()>> {
         let (table, loader, retired) = (Arc::clone(&self.table), Arc::clone(&self.loader), Arc::clone(&self.retired));
+        let all_stale = Arc::clone(&self.stale);
         in_background("billhook-settings", move || match Slot::renewed(row.clone(), &loader) {
             Ok(slot) => {
                 // Held until the lock is given back: without a place in the table it is dropped here, and that runs code of
                 // the plugin's.
                 let slot = Arc::new(slot);
+                all_stale.lock().unwrap_or_else(PoisonError::into_inner).remove(&row.id);
                 let mut retired = retired.lock().unwrap_or_else(PoisonError::into_inner);
                 if let Some(changed) = table.load().renewed(Arc::clone(&slot)) {
                     table.store(Arc::new(changed.table));
@@ -113,7 +145,11 @@ impl Dispatcher {
                 }
             }
             Err(problem) => {
-                tracing::error!(plugin = row.id, "the new settings were refused, the old ones stay: {problem}");
+                tracing::error!(
+                    plugin = row.id,
+                    "what is installed can't be loaded here, the older one stays: {problem}"
+                );
+                all_stale.lock().unwrap_or_else(PoisonError::into_inner).insert(row.id.clone(), problem);
             }
         })
     }
@@ -157,7 +193,10 @@ impl Dispatcher {
     pub(crate) fn manifest_of(&self, hook: Hook, asset_type: &str) -> Result<Arc<Manifest>, HookError> {
         let find =
             |table: &Table| table.by_type(asset_type).cloned().ok_or_else(|| HookError::unknown_type(hook, asset_type));
-        let slot = find(&self.table.load())?;
+        let slot = match find(&self.table.load()) {
+            Ok(slot) => slot,
+            Err(_) => find(&self.table_after_refresh())?,
+        };
         slot.manifest(hook).or_else(|error| {
             // As for a call: it may have been changed or removed since the table was made.
             let now = find(&self.table_after_refresh())?;
@@ -167,9 +206,10 @@ impl Dispatcher {
 
     /// The id of the plugin of an asset type.
     pub(crate) fn plugin_of(&self, hook: Hook, asset_type: &str) -> Result<String, HookError> {
-        let table = self.table.load();
-        let slot = table.by_type(asset_type).ok_or_else(|| HookError::unknown_type(hook, asset_type))?;
-        Ok(slot.row().id.clone())
+        let id = |table: &Table| table.by_type(asset_type).map(|slot| slot.row().id.clone());
+        id(&self.table.load())
+            .or_else(|| id(&self.table_after_refresh()))
+            .ok_or_else(|| HookError::unknown_type(hook, asset_type))
     }
 
     /// Whether the plugin of an asset type implements a hook; `None` where there is no such type.

@@ -75,6 +75,11 @@ impl Observer {
     }
 }
 
+/// Tells of how many plugins an older version or older settings go on, because what is installed can't be loaded.
+pub(super) fn stale(plugins: usize) {
+    metrics::gauge!("billhook_stale_plugins").set(plugins as f64);
+}
+
 /// Tells how many worker processes a plugin has.
 pub(super) fn workers(plugin: &str, alive: usize) {
     metrics::gauge!("billhook_workers", "plugin" => plugin.to_owned()).set(alive as f64);

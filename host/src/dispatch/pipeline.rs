@@ -55,21 +55,55 @@ impl Dispatcher {
     #[inline]
     pub(crate) fn call(&self, target: Target<'_>, call: HookCall<'_>) -> Result<Option<HookReply>, HookError> {
         let table = self.table.load();
-        if !table.is_listened_to(call.hook()) {
-            return about_asset(self.route(&table, target, call), &call);
+        let returned = if table.is_listened_to(call.hook()) {
+            self.call_and_tell(target, call)
+        } else {
+            about_asset(self.route(&table, target, call), &call)
+        };
+        match returned {
+            Err(error) if error.is_unknown() => self.call_anew(table.generation, target, call, error),
+            returned => returned,
         }
-        self.call_and_tell(target, call)
+    }
+
+    /// Calls a hook of which the table knows no plugin: one may have been installed since the table was made.
+    #[cold]
+    fn call_anew(
+        &self,
+        generation: i64,
+        target: Target<'_>,
+        call: HookCall<'_>,
+        error: HookError,
+    ) -> Result<Option<HookReply>, HookError> {
+        let table = self.table_after_refresh();
+        if table.generation == generation {
+            return Err(error);
+        }
+        if table.is_listened_to(call.hook()) {
+            return self.call_and_tell(target, call);
+        }
+        about_asset(self.route(&table, target, call), &call)
     }
 
     /// Calls a hook of a pair. What its listeners are told is returned, and recorded when the whole pair went through.
     pub(crate) fn call_in_pair(&self, target: Target<'_>, call: HookCall<'_>) -> Result<Returned, HookError> {
-        let table = self.table.load();
-        let returned = if table.is_listened_to(call.hook()) {
-            self.call_listened_to(target, call)
-        } else {
-            self.route(&table, target, call).map(|reply| Returned { reply, records: Vec::new() })
-        };
-        about_asset(returned, &call)
+        let mut table = self.table.load_full();
+        loop {
+            let returned = if table.is_listened_to(call.hook()) {
+                self.call_listened_to(target, call)
+            } else {
+                self.route(&table, target, call).map(|reply| Returned { reply, records: Vec::new() })
+            };
+            if returned.as_ref().is_err_and(HookError::is_unknown) {
+                // One may have been installed since the table was made.
+                let now = self.table_after_refresh();
+                if now.generation != table.generation {
+                    table = now;
+                    continue;
+                }
+            }
+            return about_asset(returned, &call);
+        }
     }
 
     /// Calls a hook with what it takes of some objects.

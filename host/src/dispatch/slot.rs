@@ -63,7 +63,7 @@ impl Loader {
         let folder = self.packages.join(&row.digest).to_string_lossy().into_owned();
         let services = PluginServices { plugin: row.id.clone(), settings, folder, state: Arc::clone(&self.state) };
         if runtime.isolation == Isolation::Process {
-            self.check_library(row, &module)?;
+            self.check_library(&row.digest, &row.library_digest, &module)?;
             let config = WorkerConfig {
                 program: self.child_program.clone(),
                 folders: self.worker_folders.clone(),
@@ -77,25 +77,26 @@ impl Loader {
             let workers = Workers::new(config, Box::new(move |reason| quarantine(&row, reason)));
             return Ok(Box::new(workers));
         }
-        let library = self.library(row, &module)?;
+        let library = self.library(&row.digest, &row.library_digest, &module)?;
         let instance = library.construct(services).map_err(|error| error.message().to_owned())?;
         Ok(Box::new(InProcess { instance: Arc::new(instance), released: runtime.released(), number }))
     }
 
     /// Refuses a library that isn't the one that was installed.
-    fn check_library(&self, row: &DispatchRow, module: &ModuleInfo) -> Result<PathBuf, String> {
-        let path = self.packages.join(&row.digest).join(&module.path);
-        let found = File::open(&path)
-            .and_then(|mut file| Digest::of(&mut file))
-            .map_err(|error| format!("its library can't be read: {error}"))?;
-        if found.to_string() == row.library_digest {
+    fn check_library(&self, digest: &str, library_digest: &str, module: &ModuleInfo) -> Result<PathBuf, String> {
+        let path = self.packages.join(digest).join(&module.path);
+        let found = File::open(&path).and_then(|mut file| Digest::of(&mut file)).map_err(|error| {
+            format!("its library can't be read ({error}); load its package again, which puts it back")
+        })?;
+        if found.to_string() == library_digest {
             return Ok(path);
         }
-        Err("its library was changed on disk; remove the plugin and load it again".to_owned())
+        Err("its library was changed on disk; load its package again, which puts it back".to_owned())
     }
 
-    fn library(&self, row: &DispatchRow, module: &ModuleInfo) -> Result<Library, String> {
-        let path = self.packages.join(&row.digest).join(&module.path);
+    /// Opens a library, or returns the one that is open.
+    pub(super) fn library(&self, digest: &str, library_digest: &str, module: &ModuleInfo) -> Result<Library, String> {
+        let path = self.packages.join(digest).join(&module.path);
         let entry = {
             let mut libraries = self.libraries.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(libraries.entry(path.clone()).or_default())
@@ -104,7 +105,7 @@ impl Loader {
         if let Some(library) = *opened {
             return Ok(library);
         }
-        self.check_library(row, module)?;
+        self.check_library(digest, library_digest, module)?;
         let library = Library::open(&path, module).map_err(|error| error.to_string())?;
         *opened = Some(library);
         Ok(library)
@@ -211,11 +212,14 @@ impl Slot {
         &self.row
     }
 
-    /// Whether a row differs from a loaded slot's in nothing but the settings.
-    pub(super) fn only_settings_differ(&self, row: &DispatchRow) -> bool {
+    /// Whether a row differs from a loaded slot's in nothing but the settings and, in this process, the version: then the loaded one
+    /// serves until the other is loaded.
+    pub(super) fn serves_until(&self, row: &DispatchRow) -> bool {
         let enabled = self.row.status == Status::Enabled && row.status == Status::Enabled;
-        let is_same = self.row.digest == row.digest && self.row.name == row.name && self.row.runtime == row.runtime;
-        enabled && self.is_loaded() && is_same
+        let is_same = self.row.name == row.name && self.row.runtime == row.runtime;
+        // Another version in worker processes is begun by its first call, as any is.
+        let is_one_version = self.row.digest == row.digest || self.is_in_this_process();
+        enabled && self.is_loaded() && is_same && is_one_version
     }
 
     /// Whether its calls run in this process.
@@ -370,6 +374,14 @@ impl Slot {
                     };
                 }
             }
+        }
+    }
+
+    /// Forgets that loading failed: what was missing is there.
+    pub(super) fn try_again(&self) {
+        let mut loading = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*loading, Loading::Failed { .. }) {
+            *loading = Loading::NotTried;
         }
     }
 

@@ -59,7 +59,7 @@ impl Table {
             let old = self.by_id.get(&row.id);
             let slot = match old {
                 Some(old) if same(&old.row, &row) => Arc::clone(&old.slot),
-                Some(old) if old.slot.only_settings_differ(&row) => {
+                Some(old) if old.slot.serves_until(&row) => {
                     to_renew.push(row.clone());
                     Arc::clone(&old.slot)
                 }

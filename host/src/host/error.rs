@@ -51,6 +51,16 @@ pub enum HostError {
         /// How many records.
         records: u64,
     },
+    /// It keeps what would be deleted with it.
+    #[error("{id} keeps {values} value{} ({bytes} bytes) that would be deleted with it", if *values == 1 { "" } else { "s" })]
+    KeepsState {
+        /// The plugin.
+        id: String,
+        /// How many values.
+        values: u64,
+        /// How many bytes they and their keys have.
+        bytes: u64,
+    },
     /// Another plugin provides the add-on.
     #[error("the add-on {addon:?} is provided by {plugin}")]
     AddonTaken {
@@ -91,13 +101,15 @@ pub enum HostError {
     /// The system has no random numbers.
     #[error("no random numbers can be had: {0}")]
     Random(String),
-    /// The same version is installed.
-    #[error("version {version} of {id} is already installed")]
+    /// The same version is installed, with other content; or the package was to bring other settings.
+    #[error("version {version} of {id} is already installed, {difference}")]
     SameVersion {
         /// The plugin.
         id: String,
         /// The installed version.
         version: String,
+        /// What is different.
+        difference: &'static str,
     },
     /// The package is of another plugin than the one that is to be upgraded.
     #[error("this is a package of {found}, not of {id}")]
@@ -167,6 +179,16 @@ pub enum HostError {
         /// What it said.
         message: String,
     },
+    /// The version can't be loaded into this process, which goes on with the older one.
+    #[error("version {version} of {id} can't be loaded into this process, which goes on with the older one: {problem}")]
+    NotLoadable {
+        /// The plugin.
+        id: String,
+        /// The version.
+        version: String,
+        /// Why.
+        problem: String,
+    },
     /// The files of an installed version are not what they were.
     #[error("the library of version {version} of {id} was changed on disk or is gone")]
     Damaged {
@@ -203,6 +225,40 @@ pub enum HostError {
 }
 
 impl HostError {
+    /// Returns what kind of error it is, in words that don't change: for programs.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            HostError::Home { .. } => "home",
+            HostError::Registry(_) => "registry",
+            HostError::Package(_) => "package",
+            HostError::Trial(_) => "trial",
+            HostError::NotInstalled { .. } => "not_installed",
+            HostError::InUse { .. } => "in_use",
+            HostError::UsageUnsent { .. } => "usage_unsent",
+            HostError::KeepsState { .. } => "keeps_state",
+            HostError::AddonTaken { .. } => "addon_taken",
+            HostError::HasResources { .. } => "has_resources",
+            HostError::OthersResources { .. } => "others_resources",
+            HostError::TokenName => "token_name",
+            HostError::NoToken { .. } => "no_token",
+            HostError::Random(_) => "random",
+            HostError::SameVersion { .. } => "same_version",
+            HostError::OtherPlugin { .. } => "other_plugin",
+            HostError::NewerInstalled { .. } => "newer_installed",
+            HostError::OtherAuthor { .. } => "other_author",
+            HostError::OtherSpelling { .. } => "other_spelling",
+            HostError::NotInHistory { .. } => "not_in_history",
+            HostError::NoOlderVersion { .. } => "no_older_version",
+            HostError::SettingsRefused { .. } => "settings_refused",
+            HostError::NotLoadable { .. } => "not_loadable",
+            HostError::Damaged { .. } => "damaged",
+            HostError::SettingsTooLarge { .. } => "settings_too_large",
+            HostError::Check { .. } => "check",
+            HostError::RuntimeSettings { .. } => "runtime_settings",
+            HostError::SettingsNotJson(_) => "settings_not_json",
+        }
+    }
+
     /// Why a plugin can't have the add-on that it was to have, or none.
     pub(super) fn of_addon(id: &str, clash: AddonClash) -> Self {
         match clash {

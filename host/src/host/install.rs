@@ -17,7 +17,10 @@ use crate::{
     accounting::Scope,
     crash_point,
     package::{self, CheckErrors, CheckReport, Digest, ModuleInfo, PackageError, Sound, Version},
-    registry::{AddonClash, NewVersion, NextAddon, PluginDetails, PluginSummary, Status, Tried, read_only_state},
+    registry::{
+        AddonClash, KeptState, NewVersion, NextAddon, PluginDetails, PluginSummary, Removal, Status, Tried,
+        read_only_state,
+    },
     runtime::{
         Isolation, PluginServices, RuntimeSettings, ThrowAwayState, Trial, TrialError, TrialOutcome, WorkerConfig,
         try_in_worker, try_module,
@@ -43,7 +46,7 @@ pub struct Install<'a> {
 pub struct Downgrade<'a> {
     /// The version; the one before if it is not given.
     pub version: Option<&'a str>,
-    /// Settings for the older version; those that are there if they are not given.
+    /// Settings for the older version; if they are not given, those that it had when a later one took its place.
     pub settings: Option<&'a str>,
 }
 
@@ -60,8 +63,19 @@ pub struct Installed {
     /// Why it needs other settings, if it does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub needs_settings: Option<String>,
+    /// The same package was installed before: nothing changed, but for files that were put back.
+    #[serde(skip_serializing_if = "is_false")]
+    pub unchanged: bool,
+    /// Files of the package were gone or damaged, and were put back.
+    #[serde(skip_serializing_if = "is_false")]
+    pub repaired: bool,
     /// What is odd about the package, and accepted.
     pub warnings: Vec<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 impl Host {
@@ -89,7 +103,12 @@ impl Host {
         }
         let installed = self.shared.registry.summary(&id)?;
         if let Some(installed) = &installed {
-            may_upgrade(installed, &sound, how.force)?;
+            if how.settings.is_none()
+                && let Some(unchanged) = self.repair(installed, &sound, &unpacked, &staging)?
+            {
+                return Ok(unchanged);
+            }
+            may_upgrade(installed, &sound, how)?;
         }
         let addon = sound.manifest.addon.as_ref().map(|addon| addon.id.clone());
         let next = addon.as_deref().map(|id| NextAddon { id, author: &sound.manifest.author });
@@ -139,6 +158,12 @@ impl Host {
             module: sound.module,
             addon,
         };
+        let preloaded = self.shared.dispatcher.preload(&new.id, &new, runtime.isolation);
+        preloaded.map_err(|problem| HostError::NotLoadable {
+            id: new.id.clone(),
+            version: new.version.to_string(),
+            problem,
+        })?;
         let plugin = self.shared.registry.install(&new, how.settings, &runtime, &tried, how.force)?;
         let plugin = plugin.map_err(|clash| HostError::of_addon(&new.id, clash))?;
         drop(lock);
@@ -148,8 +173,54 @@ impl Host {
             plugin,
             previous: installed.map(|installed| installed.version),
             needs_settings,
+            unchanged: false,
+            repaired: false,
             warnings: sound.warnings,
         })
+    }
+
+    /// Takes a package of a version that is installed: puts its files back, if they are gone or damaged. Returns `None` if no
+    /// installed version has its content, or if it is an older version and whole.
+    fn repair(
+        &self,
+        installed: &PluginSummary,
+        sound: &Sound,
+        unpacked: &Path,
+        staging: &TempDir,
+    ) -> Result<Option<Installed>, HostError> {
+        let details = self.show(&installed.id)?;
+        let digest = sound.digest.to_string();
+        let Some(found) = details.history.iter().rev().find(|version| version.digest == digest) else {
+            return Ok(None);
+        };
+        let packages = self.shared.home.packages();
+        let target = packages.join(&digest);
+        let is_whole = package::is_whole(&target, sound.digest, &self.options.limits);
+        if is_whole && found.version != installed.version {
+            return Ok(None);
+        }
+        if !is_whole {
+            let wrong = |source| HostError::Home { path: target.clone(), source };
+            sync_tree(unpacked).map_err(wrong)?;
+            if target.exists() {
+                // Deleted with the rest of what was staged.
+                fs::rename(&target, staging.path().join("damaged")).map_err(wrong)?;
+            }
+            fs::rename(unpacked, &target).map_err(wrong)?;
+            sync_folder(&packages).map_err(wrong)?;
+            self.shared.registry.repaired()?;
+            tracing::info!(plugin = installed.id, version = found.version, "the files of the package were put back");
+            self.shared.dispatcher.try_again(&installed.id);
+            self.after_change();
+        }
+        Ok(Some(Installed {
+            plugin: installed.clone(),
+            previous: None,
+            needs_settings: details.needs_settings,
+            unchanged: true,
+            repaired: !is_whole,
+            warnings: sound.warnings.clone(),
+        }))
     }
 
     /// An empty file for a package that is to come in piece by piece. It is deleted when it is dropped, or when a later host
@@ -172,14 +243,17 @@ impl Host {
         let details = self.show(id)?;
         let version = older_version(&details, how.version)?;
         let (folder, module) = self.installed_version(id, &version)?;
+        // Unless others are given, those that it had.
+        let own = self.shared.registry.settings_of_version(id, &version)?;
+        let given = how.settings.or(own.as_deref());
         let current = details.settings.to_string();
-        let settings = how.settings.unwrap_or(&current);
+        let settings = given.unwrap_or(&current);
         let staging = self.stage()?;
         let tried = self.try_version(id, &folder, &module, settings, &details.runtime, &staging)?;
         if let Tried::NeedsSettings { message } = tried {
             return Err(HostError::SettingsRefused { id: id.to_owned(), version, message });
         }
-        let plugin = self.shared.registry.downgrade(id, &version, how.settings, &tried)?;
+        let plugin = self.shared.registry.downgrade(id, &version, given, &tried)?;
         let plugin = plugin.map_err(|clash| HostError::of_addon(id, clash))?;
         self.after_change();
         self.clear_away(&lock);
@@ -190,17 +264,20 @@ impl Host {
 
     /// Removes a plugin with its history, its settings and its state. Answers what was removed.
     ///
-    /// A plugin that assets use is removed only by force: nothing would answer for those assets any more.
+    /// A plugin that assets use, or that keeps anything, is removed only by force: nothing would answer for those assets any more,
+    /// and what it keeps would be gone.
     pub fn remove(&self, id: &str, force: bool) -> Result<PluginSummary, HostError> {
         let lock = self.shared.home.lock()?;
         let summary = self.summary(id)?;
-        let removed = self.shared.registry.remove(id, force)?;
-        let (assets, records) = removed.map_err(|clash| HostError::of_addon(id, clash))?;
-        if assets > 0 && !force {
-            return Err(HostError::InUse { id: id.to_owned(), assets });
-        }
-        if records > 0 && !force {
-            return Err(HostError::UsageUnsent { id: id.to_owned(), records });
+        let named = || id.to_owned();
+        match self.shared.registry.remove(id, force)? {
+            Removal::Done => {}
+            Removal::Clash(clash) => return Err(HostError::of_addon(id, clash)),
+            Removal::InUse { assets } => return Err(HostError::InUse { id: named(), assets }),
+            Removal::Unsent { records } => return Err(HostError::UsageUnsent { id: named(), records }),
+            Removal::KeepsState(KeptState { values, bytes }) => {
+                return Err(HostError::KeepsState { id: named(), values, bytes });
+            }
         }
         self.after_change();
         self.clear_away(&lock);
@@ -438,7 +515,8 @@ fn refuse(id: &str, clash: Option<AddonClash>) -> Result<(), HostError> {
 }
 
 /// Whether a package may take the place of what is installed under its id.
-fn may_upgrade(installed: &PluginSummary, sound: &Sound, force: bool) -> Result<(), HostError> {
+fn may_upgrade(installed: &PluginSummary, sound: &Sound, how: &Install<'_>) -> Result<(), HostError> {
+    let force = how.force;
     let (id, offered) = (installed.id.clone(), &sound.manifest);
     if !force && installed.name != offered.name {
         let (installed, offered) = (installed.name.clone(), offered.name.clone());
@@ -450,7 +528,13 @@ fn may_upgrade(installed: &PluginSummary, sound: &Sound, force: bool) -> Result<
     }
     let in_use: Result<Version, _> = installed.version.parse();
     match in_use.map(|in_use| in_use.cmp(&offered.version)) {
-        Ok(std::cmp::Ordering::Equal) => Err(HostError::SameVersion { id, version: installed.version.clone() }),
+        Ok(std::cmp::Ordering::Equal) => {
+            let difference = match how.settings {
+                Some(_) => "and other settings are given to it by setplugin",
+                None => "with other content",
+            };
+            Err(HostError::SameVersion { id, version: installed.version.clone(), difference })
+        }
         Ok(std::cmp::Ordering::Greater) => {
             let (installed, offered) = (installed.version.clone(), offered.version.to_string());
             Err(HostError::NewerInstalled { id, installed, offered })

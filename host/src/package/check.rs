@@ -249,6 +249,11 @@ fn is_zip(path: &Path) -> io::Result<bool> {
 }
 
 /// The files of a folder, as if they had been unpacked.
+/// Returns whether a folder holds the files of a package with this content, and no others.
+pub(crate) fn is_whole(folder: &Path, digest: Digest, limits: &Limits) -> bool {
+    list(folder, limits).is_ok_and(|files| content_digest(&files) == digest)
+}
+
 fn list(folder: &Path, limits: &Limits) -> Result<Vec<PackageFile>, PackageError> {
     let (mut files, mut open, mut total) = (Vec::new(), vec![PathBuf::new()], 0);
     while let Some(relative) = open.pop() {

@@ -17,7 +17,7 @@ use std::{fmt, io, path::PathBuf};
 use sha2::{Digest as _, Sha256};
 
 pub use check::{CheckError, CheckErrors, CheckReport};
-pub(crate) use check::{Sound, check, examine};
+pub(crate) use check::{Sound, check, examine, is_whole};
 pub use inspect::{ModuleError, ModuleInfo};
 pub use manifest::{Addon, FieldKind, FormField, Format, Manifest, ManifestError, SelectOption, Violation};
 pub use pack::pack;

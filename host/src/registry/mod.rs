@@ -25,7 +25,7 @@ pub use addons::{Resource, ResourceFilter};
 pub(crate) use rows::{DispatchRow, DispatchRows, NewVersion, Tried};
 pub use rows::{InstalledVersion, PendingSpec, PluginDetails, PluginSummary, Status, UsageSpecState};
 use schema::Presence;
-pub(crate) use state::read_only_state;
+pub(crate) use state::{KeptState, read_only_state};
 pub use tokens::{Scope, Token};
 pub(crate) use usage::{
     Ended, NewUsage, Progress, SpecRow, Stage, UnsentContract, UnsentUsage, UsageContract, UsageKey, UsageReport,
@@ -276,6 +276,12 @@ impl Registry {
             if let Some(addon) = new.addon() {
                 addons::take_over(transaction, &new.id, addon)?;
             }
+            // What it goes back to has the settings that it had.
+            transaction.execute(
+                "UPDATE version SET settings = (SELECT settings FROM plugin WHERE id = ?1)
+                 WHERE plugin = ?1 AND position = (SELECT position FROM plugin WHERE id = ?1)",
+                [&new.id],
+            )?;
             let position: i64 = transaction.query_row(
                 "SELECT coalesce(max(position), 0) + 1 FROM version WHERE plugin = ?1",
                 [&new.id],
@@ -429,21 +435,44 @@ impl Registry {
 
     /// Forgets a plugin, its history, settings and state; its usage stays.
     ///
-    /// Unless it is forced, only a plugin that no asset uses and that has no usage left to send; answers how many there are of
-    /// both.
-    pub(crate) fn remove(&self, id: &str, force: bool) -> Result<Result<(u64, u64), AddonClash>, RegistryError> {
+    /// Unless it is forced, only a plugin that no asset uses, that has no usage left to send, and that keeps nothing; says what
+    /// stands against it.
+    pub(crate) fn remove(&self, id: &str, force: bool) -> Result<Removal, RegistryError> {
         self.change(|transaction| {
-            if let Some(clash) = addons::clash(transaction, id, None)?.filter(|_| !force) {
-                return Ok(Err(clash));
+            if !force {
+                if let Some(clash) = addons::clash(transaction, id, None)? {
+                    return Ok(Removal::Clash(clash));
+                }
+                let count = "SELECT count(*) FROM asset_in_use WHERE plugin = ?1";
+                let assets = transaction.query_row(count, [id], |row| row.get::<_, i64>(0))?.unsigned_abs();
+                if assets > 0 {
+                    return Ok(Removal::InUse { assets });
+                }
+                let records = usage::count_unsent(transaction, id)?;
+                if records > 0 {
+                    return Ok(Removal::Unsent { records });
+                }
+                let kept = state::kept(transaction, id)?;
+                if kept.values > 0 {
+                    return Ok(Removal::KeepsState(kept));
+                }
             }
-            let count = "SELECT count(*) FROM asset_in_use WHERE plugin = ?1";
-            let used = transaction.query_row(count, [id], |row| row.get::<_, i64>(0))?.unsigned_abs();
-            let unsent = usage::count_unsent(transaction, id)?;
-            if (used, unsent) == (0, 0) || force {
-                transaction.execute("DELETE FROM plugin WHERE id = ?1", [id])?;
-            }
-            Ok(Ok((used, unsent)))
+            transaction.execute("DELETE FROM plugin WHERE id = ?1", [id])?;
+            Ok(Removal::Done)
         })
+    }
+
+    /// Raises the generation: files of a package were put back, and what failed for want of them is tried again.
+    pub(crate) fn repaired(&self) -> Result<(), RegistryError> {
+        self.change(|_| Ok(()))
+    }
+
+    /// Returns the settings that a version had when a later one took its place.
+    pub(crate) fn settings_of_version(&self, id: &str, version: &str) -> Result<Option<String>, RegistryError> {
+        let connection = self.main();
+        let mut statement =
+            connection.prepare_cached("SELECT settings FROM version WHERE plugin = ?1 AND version = ?2")?;
+        Ok(statement.query_row([id, version], |row| row.get(0)).optional()?.flatten())
     }
 
     /// The folders of all versions of all plugins.
@@ -463,6 +492,23 @@ impl Registry {
         )?;
         Ok((digest, library_digest, parse(id, &module)?))
     }
+}
+
+/// What became of the removal of a plugin.
+pub(crate) enum Removal {
+    Done,
+    /// An add-on stands against it.
+    Clash(AddonClash),
+    /// Assets use it.
+    InUse {
+        assets: u64,
+    },
+    /// Usage that it reported isn't sent.
+    Unsent {
+        records: u64,
+    },
+    /// It keeps something that would be deleted with it.
+    KeepsState(KeptState),
 }
 
 const SUMMARY: &str = "SELECT p.id, v.name, v.author, v.version, p.enabled, p.needs_settings IS NOT NULL,

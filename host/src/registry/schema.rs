@@ -202,6 +202,8 @@ CREATE TABLE token (
 const FORMAT_1_5: &str = "
 -- Until when the usage API may still be at work on making it, in seconds of the registry's clock.
 ALTER TABLE usage_spec ADD COLUMN settles_at INTEGER NOT NULL DEFAULT 0;
+-- The settings that a version had when a later one took its place.
+ALTER TABLE version ADD COLUMN settings TEXT;
 ";
 
 /// Opens a connection whose commits are durable.

@@ -199,6 +199,7 @@ impl From<HostError> for Problem {
             HostError::NotInstalled { .. } | HostError::NoToken { .. } => StatusCode::NOT_FOUND,
             HostError::InUse { .. }
             | HostError::UsageUnsent { .. }
+            | HostError::KeepsState { .. }
             | HostError::SameVersion { .. }
             | HostError::NewerInstalled { .. }
             | HostError::OtherAuthor { .. }
@@ -206,6 +207,7 @@ impl From<HostError> for Problem {
             | HostError::AddonTaken { .. }
             | HostError::HasResources { .. }
             | HostError::OthersResources { .. }
+            | HostError::NotLoadable { .. }
             | HostError::NoOlderVersion { .. } => StatusCode::CONFLICT,
             HostError::Package(_)
             | HostError::Trial(_)
@@ -219,7 +221,7 @@ impl From<HostError> for Problem {
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
         let nevertheless = match &error {
-            HostError::InUse { .. } | HostError::UsageUnsent { .. } => {
+            HostError::InUse { .. } | HostError::UsageUnsent { .. } | HostError::KeepsState { .. } => {
                 "; nothing was removed, which force=true does nevertheless"
             }
             HostError::OtherAuthor { .. } | HostError::OtherSpelling { .. } | HostError::OthersResources { .. } => {
@@ -227,7 +229,7 @@ impl From<HostError> for Problem {
             }
             _ => "",
         };
-        let problem = Problem::new(status, detail + nevertheless);
+        let problem = Problem::new(status, detail + nevertheless).with("kind", error.kind());
         match &error {
             HostError::Package(errors) => problem.with("errors", package_errors(errors)),
             _ => problem,

@@ -1,8 +1,12 @@
 //! Packages that come in over HTTP: a file of the home that grows as they come, and that is deleted if they don't come whole.
 
-use std::{future::Future, time::Duration};
+use std::{collections::HashMap, future::Future, time::Duration};
 
-use axum::http::StatusCode;
+use axum::{
+    extract::{Multipart, multipart::MultipartError},
+    http::StatusCode,
+};
+use http_body_util::BodyExt as _;
 use tempfile::NamedTempFile;
 use tokio::{
     fs::File,
@@ -76,15 +80,74 @@ impl<'a> Upload<'a> {
         self.writer.write_all(piece).await.map_err(unwritable)
     }
 
-    /// How many bytes came so far.
-    pub(super) fn size(&self) -> u64 {
-        self.size
+    /// Takes a package that is the whole body of a request.
+    pub(super) async fn of_body(app: &'a App, mut body: axum::body::Body) -> Result<NamedTempFile, Problem> {
+        let patience = Patience::new(app);
+        let mut arriving = Upload::begin(app).await?;
+        while let Some(frame) = patience.wait(body.frame()).await? {
+            let frame = frame.map_err(|error| Problem::bad_request(format!("the package broke off: {error}")))?;
+            if let Ok(piece) = frame.into_data() {
+                arriving.add(&piece).await?;
+            }
+        }
+        arriving.end().await
     }
 
     /// The file, which is deleted when it is dropped.
     pub(super) async fn end(mut self) -> Result<NamedTempFile, Problem> {
         self.writer.flush().await.map_err(unwritable)?;
         Ok(self.file)
+    }
+}
+
+/// A package in a form, with other fields before it.
+pub(super) struct UploadForm {
+    pub(super) fields: HashMap<String, String>,
+    pub(super) package: NamedTempFile,
+}
+
+/// A field has at most so many bytes; settings may be as long as settings may be anywhere.
+const LONGEST_FIELD: usize = 1_000;
+const LONGEST_SETTINGS: usize = 1024 * 1024;
+
+impl UploadForm {
+    /// Reads a form up to its package, which comes last. `check` looks at the fields before the package is taken.
+    pub(super) async fn read(
+        app: &App,
+        form: &mut Multipart,
+        check: impl Fn(&HashMap<String, String>) -> Result<(), Problem>,
+    ) -> Result<Self, Problem> {
+        let unreadable = |error: MultipartError| Problem::bad_request(error.body_text());
+        let mut fields = HashMap::new();
+        let patience = Patience::new(app);
+        while let Some(mut field) = patience.wait(form.next_field()).await?.map_err(unreadable)? {
+            let name = field.name().unwrap_or_default().to_owned();
+            if name == "package" {
+                check(&fields)?;
+                let mut arriving = Upload::begin(app).await?;
+                while let Some(piece) = patience.wait(field.chunk()).await?.map_err(unreadable)? {
+                    arriving.add(&piece).await?;
+                }
+                if arriving.size == 0 {
+                    return Err(Problem::bad_request("no file was chosen"));
+                }
+                return Ok(UploadForm { fields, package: arriving.end().await? });
+            }
+            let longest = if name == "settings" { LONGEST_SETTINGS } else { LONGEST_FIELD };
+            let mut text = Vec::new();
+            while let Some(piece) = patience.wait(field.chunk()).await?.map_err(unreadable)? {
+                text.extend_from_slice(&piece);
+                if text.len() > longest {
+                    return Err(Problem::bad_request(format!("the field {name:?} has more than {longest} bytes")));
+                }
+            }
+            let text = String::from_utf8(text);
+            let text = text.map_err(|_| Problem::bad_request(format!("the field {name:?} is not UTF-8")))?;
+            fields.insert(name, text);
+        }
+        Err(Problem::bad_request(
+            "no file was chosen; the part that holds the package is called package, and comes last",
+        ))
     }
 }
 

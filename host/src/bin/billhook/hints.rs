@@ -29,6 +29,9 @@ pub(crate) fn event_hint(error: &EventError) -> Option<String> {
 pub(crate) fn hint(error: &HostError) -> Option<String> {
     Some(match error {
         HostError::NotInstalled { .. } => "listplugins shows what is installed".to_owned(),
+        HostError::KeepsState { .. } => {
+            "it is what the plugin knows of its customers; --force deletes it with the plugin".to_owned()
+        }
         HostError::SameVersion { .. } => "raise \"version\" in package.json to upgrade".to_owned(),
         HostError::NewerInstalled { id, .. } => format!("downgradeplugin {id} goes back to an older version"),
         HostError::OtherAuthor { .. } | HostError::OtherSpelling { .. } => {
@@ -51,7 +54,13 @@ pub(crate) fn hint(error: &HostError) -> Option<String> {
         HostError::Registry(RegistryError::OlderInUse { .. }) => {
             "stop the backend and every billhook on this home, and run this again".to_owned()
         }
-        HostError::Damaged { .. } => "remove the plugin and load its package again".to_owned(),
+        HostError::NotLoadable { .. } => {
+            "restart the host, which gives it room, or run the plugin in worker processes: --isolation process"
+                .to_owned()
+        }
+        HostError::Damaged { .. } => {
+            "load its package again: that puts the files back, and keeps everything else".to_owned()
+        }
         HostError::NoOlderVersion { id, .. } => format!("removeplugin {id} removes it"),
         HostError::SettingsRefused { .. } => {
             "nothing was changed; give it other settings with --settings FILE".to_owned()

@@ -43,6 +43,10 @@ pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> an
     output.answer(&installed, |installed| {
         let plugin = &installed.plugin;
         match &installed.previous {
+            _ if installed.repaired => format!("{} {} was there: its files were put back", plugin.id, plugin.version),
+            _ if installed.unchanged => {
+                format!("{} {} is installed already: nothing changed", plugin.id, plugin.version)
+            }
             Some(previous) => format!("{} was upgraded from {previous} to {}", plugin.id, plugin.version),
             None => format!("{} was installed, version {}; listplugins lists all", plugin.id, plugin.version),
         }

@@ -284,10 +284,15 @@ impl Global {
     fn existing_host(&self) -> anyhow::Result<Option<Host>> {
         let home = self.home()?;
         // Also in a folder that is there: one without a registry is no home yet.
-        match fs::metadata(home.join("registry.db")) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            _ => Ok(Some(self.open(home)?)),
+        // What has folders as a home does, and isn't one, is told of where it is opened.
+        let is_missing = |name: &str| match fs::metadata(home.join(name)) {
+            Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+            Ok(_) => false,
+        };
+        if ["registry.db", "packages", "staging"].into_iter().all(is_missing) {
+            return Ok(None);
         }
+        Ok(Some(self.open(home)?))
     }
 
     /// Opens the home, which has to be there.

@@ -79,7 +79,8 @@ impl Output {
         let hint = event.and_then(hints::event_hint).or_else(|| host.and_then(hints::hint));
         if self.json {
             let hook = error.chain().find_map(|cause| cause.downcast_ref::<HookError>());
-            let value = serde_json::json!({ "error": chain.join(": "), "hint": hint, "refusal": hook });
+            let kind = host.map(HostError::kind);
+            let value = serde_json::json!({ "error": chain.join(": "), "kind": kind, "hint": hint, "refusal": hook });
             // Standard output is for answers, also where an error is one.
             streams::log(visible_json(&format!("{value}\n")).into_owned().into_bytes());
             return;

@@ -48,7 +48,7 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> anyhow::Result<()> 
     report.say(&format!("\nThe life of an asset of the type {:?}:", installed.plugin.name))?;
     life(&host, &installed.plugin.name, &mut report)?;
 
-    let removed = host.remove(&packed.id, false)?;
+    let removed = host.remove(&packed.id, true)?;
     report.say(&format!("\n{} was removed again", removed.id))?;
     if output.is_json() {
         return output.json(&json!({ "plugin": installed.plugin, "calls": report.calls }));

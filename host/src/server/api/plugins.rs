@@ -2,11 +2,10 @@
 
 use axum::{
     Extension, Json,
-    extract::{Request, State},
+    extract::{DefaultBodyLimit, FromRequest as _, Multipart, Request, State},
     http::{HeaderMap, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use http_body_util::BodyExt as _;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
@@ -22,7 +21,7 @@ use crate::{
         problem::Problem,
         request::{Parameters, PathPart},
         state::App,
-        upload::{Patience, Upload, refuse_uploads, too_large},
+        upload::{Upload, UploadForm, refuse_uploads, too_large},
     },
 };
 
@@ -206,7 +205,9 @@ async fn upload(
     Parameters(how): Parameters<How>,
     request: Request,
 ) -> Result<Response, Problem> {
-    Ok((StatusCode::CREATED, Json(install(&app, how, None, request).await?)).into_response())
+    let installed = install(&app, how, None, request).await?;
+    let status = if installed.unchanged { StatusCode::OK } else { StatusCode::CREATED };
+    Ok((status, Json(installed)).into_response())
 }
 
 async fn upgrade(
@@ -221,30 +222,38 @@ async fn upgrade(
 }
 
 async fn install(app: &App, how: How, id: Option<String>, request: Request) -> Result<Installed, Problem> {
-    let (parts, mut body) = request.into_parts();
-    check_upload(app, &parts.headers)?;
-    let patience = Patience::new(app);
-    let mut arriving = Upload::begin(app).await?;
-    while let Some(frame) = patience.wait(body.frame()).await? {
-        let frame = frame.map_err(|error| Problem::bad_request(format!("the package broke off: {error}")))?;
-        if let Ok(piece) = frame.into_data() {
-            arriving.add(&piece).await?;
-        }
-    }
-    let package = arriving.end().await?;
+    let is_form = is_of_type(request.headers(), "multipart/form-data");
+    check_upload(app, request.headers(), is_form)?;
     let How { force, isolation } = how;
+    let (package, settings) = if is_form {
+        let mut request = request;
+        // The package has a limit of its own.
+        DefaultBodyLimit::disable().apply(&mut request);
+        let form = Multipart::from_request(request, &()).await;
+        let mut form = form.map_err(|error| Problem::bad_request(error.body_text()))?;
+        let mut form = UploadForm::read(app, &mut form, |_| Ok(())).await?;
+        let settings = form.fields.remove("settings");
+        if let Some(unknown) = form.fields.keys().next() {
+            return Err(Problem::bad_request(format!("the form has a field {unknown:?}, which is unknown")));
+        }
+        (form.package, settings)
+    } else {
+        (Upload::of_body(app, request.into_body()).await?, None)
+    };
     app.manage(move |host| {
-        host.install(package.path(), &Install { settings: None, force, isolation, plugin: id.as_deref() })
+        let settings = settings.as_deref();
+        host.install(package.path(), &Install { settings, force, isolation, plugin: id.as_deref() })
     })
     .await?
     .map_err(Problem::from)
 }
 
 /// Refuses a package by what is known before it comes.
-fn check_upload(app: &App, headers: &HeaderMap) -> Result<(), Problem> {
+fn check_upload(app: &App, headers: &HeaderMap, is_form: bool) -> Result<(), Problem> {
     refuse_uploads(app)?;
-    if !["application/zip", "application/octet-stream"].iter().any(|kind| is_of_type(headers, kind)) {
-        let detail = "a package has to be declared as Content-Type: application/zip";
+    if !is_form && !["application/zip", "application/octet-stream"].iter().any(|kind| is_of_type(headers, kind)) {
+        let detail = "a package has to be declared as Content-Type: application/zip, or sent as multipart/form-data with the \
+                      parts settings and package";
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
     }
     let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());

@@ -1,5 +1,7 @@
 //! Plugins: what is installed and how it fares, the form that sellers will see, and taking packages.
 
+use std::collections::HashMap;
+
 use askama::Template;
 use axum::{
     Router,
@@ -24,7 +26,7 @@ use crate::{
         problem::Problem,
         request::PathPart,
         state::App,
-        upload::{Patience, Upload, refuse_uploads},
+        upload::{UploadForm, refuse_uploads},
     },
 };
 
@@ -208,6 +210,10 @@ async fn upload(State(app): State<App>, viewer: Viewer, mut form: Multipart) -> 
         Ok(installed) => {
             let plugin = &installed.plugin;
             let mut text = match &installed.previous {
+                _ if installed.repaired => {
+                    format!("{} {} was there: its files were put back.", plugin.id, plugin.version)
+                }
+                _ if installed.unchanged => format!("{} {} is installed already.", plugin.id, plugin.version),
                 Some(previous) => format!("{} was upgraded from {previous} to {}.", plugin.id, plugin.version),
                 None => format!("{} was installed, version {}.", plugin.id, plugin.version),
             };
@@ -231,50 +237,18 @@ async fn upload(State(app): State<App>, viewer: Viewer, mut form: Multipart) -> 
 /// Takes a package from a form: first the form's mark, then the file.
 async fn install(app: &App, viewer: &Viewer, form: &mut Multipart) -> Result<crate::Installed, Problem> {
     refuse_uploads(app)?;
-    let unreadable = |error: axum::extract::multipart::MultipartError| Problem::bad_request(error.body_text());
-    let (mut is_own, mut force, mut isolation) = (false, false, None);
-    let patience = Patience::new(app);
-    while let Some(mut field) = patience.wait(form.next_field()).await?.map_err(unreadable)? {
-        let name = field.name().unwrap_or_default().to_owned();
-        if name == "package" {
-            if !is_own {
-                check_mark(app, viewer, "")?;
-            }
-            let mut arriving = Upload::begin(app).await?;
-            while let Some(piece) = patience.wait(field.chunk()).await?.map_err(unreadable)? {
-                arriving.add(&piece).await?;
-            }
-            if arriving.size() == 0 {
-                return Err(Problem::bad_request("No file was chosen."));
-            }
-            let file = arriving.end().await?;
-            let installed =
-                app.manage(move |host| host.install(file.path(), &Install { force, isolation, ..Install::default() }));
-            return Ok(installed.await??);
-        }
-        // The other fields are short.
-        let mut text = Vec::new();
-        while let Some(piece) = patience.wait(field.chunk()).await?.map_err(unreadable)? {
-            text.extend_from_slice(&piece);
-            if text.len() > 1_000 {
-                return Err(Problem::bad_request("The form has a field that is too long."));
-            }
-        }
-        match name.as_str() {
-            "csrf" => {
-                check_mark(app, viewer, &String::from_utf8_lossy(&text))?;
-                is_own = true;
-            }
-            "force" => force = true,
-            "isolation" => {
-                isolation = match text.as_slice() {
-                    b"in-process" => Some(Isolation::InProcess),
-                    b"process" => Some(Isolation::Process),
-                    _ => None,
-                }
-            }
-            _ => {}
-        }
-    }
-    Err(Problem::bad_request("No file was chosen."))
+    let mark = |fields: &HashMap<String, String>| fields.get("csrf").cloned().unwrap_or_default();
+    let UploadForm { fields, package } =
+        UploadForm::read(app, form, |fields| check_mark(app, viewer, &mark(fields))).await?;
+    let force = fields.contains_key("force");
+    let isolation = match fields.get("isolation").map(String::as_str) {
+        Some("in-process") => Some(Isolation::InProcess),
+        Some("process") => Some(Isolation::Process),
+        _ => None,
+    };
+    let settings = fields.get("settings").map(|settings| settings.trim().to_owned()).filter(|text| !text.is_empty());
+    let installed = app.manage(move |host| {
+        host.install(package.path(), &Install { force, isolation, settings: settings.as_deref(), ..Install::default() })
+    });
+    Ok(installed.await??)
 }
