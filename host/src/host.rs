@@ -37,7 +37,7 @@ use crate::{
     package::{self, CheckReport, Limits},
     provisioning::KnownAddons,
     registry::{DispatchRow, PluginDetails, PluginSummary, Registry, RegistryError},
-    runtime::{ChildProgram, Confinement, StateStore, lacking, sweep_workers},
+    runtime::{ChildProgram, Confinement, StateStore, lacking, tidy_workers},
 };
 use background::Background;
 use home::Home;
@@ -242,7 +242,7 @@ impl Host {
         // A registry that was made just now knows of no package: if there are any, it took the place of a lost one.
         if !registry.is_new() {
             home.sweep(&registry)?;
-            sweep_workers(&home.workers());
+            tidy_workers(&home.workers());
         }
         let (settings, quarantined) = (Arc::clone(&registry), Arc::clone(&registry));
         let ledger = Arc::new(Ledger::new(home.path()));

@@ -2,6 +2,7 @@
 
 mod confined;
 mod in_process;
+mod litter;
 mod observed;
 
 use std::{
@@ -458,7 +459,7 @@ fn an_upgrade_or_a_removal_lets_running_calls_finish_within_a_bound() {
         assert_eq!(short.join().expect("no panic").expect("it finishes on the old version"), "done");
         let long = scope.spawn(|| rogue.does("sleep", "60000"));
         thread::sleep(Duration::from_millis(300));
-        rogue.host.remove("rogue", false).expect("removed");
+        rogue.host.remove("rogue", true).expect("removed");
         let error = long.join().expect("no panic").expect_err("it took too long");
         assert!(error.message().contains("was changed or removed") && error.is_outcome_unknown(), "{error}");
     });
@@ -517,8 +518,10 @@ fn workers_end_with_a_host_that_is_killed() {
         wait_for("its worker to end", || processes(&rogue.home).is_empty());
     }
     // What its folder was is cleared away by the next host.
-    drop(rogue.home.host());
-    assert_eq!(fs::read_dir(rogue.home.path().join("workers")).expect("there").count(), 0);
+    let next = rogue.home.host();
+    let workers = rogue.home.path().join("workers");
+    wait_for("its folder to be cleared away", || fs::read_dir(&workers).expect("there").count() == 0);
+    drop(next);
 }
 
 #[test]

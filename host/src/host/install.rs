@@ -438,7 +438,7 @@ impl Host {
     ) -> Result<Tried, HostError> {
         let outcome = match runtime.isolation {
             Isolation::InProcess => self.try_in_child(id, folder, module, settings, staging)?,
-            Isolation::Process => self.try_confined(id, folder, module, settings, runtime, staging)?,
+            Isolation::Process => self.try_confined(id, folder, module, settings, runtime)?,
         };
         Ok(match outcome {
             TrialOutcome::Works { usage_specs } => Tried::Works { usage_specs },
@@ -454,7 +454,6 @@ impl Host {
         module: &ModuleInfo,
         settings: &str,
         runtime: &RuntimeSettings,
-        staging: &TempDir,
     ) -> Result<TrialOutcome, TrialError> {
         let registry = Some(self.shared.registry.path().to_owned());
         let services = PluginServices {
@@ -467,7 +466,7 @@ impl Host {
         };
         try_in_worker(&WorkerConfig {
             program: self.options.child_program.clone(),
-            folders: staging.path().to_owned(),
+            folders: self.shared.home.workers(),
             library: folder.join(&module.path),
             module: module.clone(),
             services: Arc::new(services),

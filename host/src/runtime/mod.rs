@@ -34,6 +34,6 @@ pub use trial::{Stage, TrialError};
 pub(crate) use trial::{ThrowAwayState, Trial, TrialOutcome, run as run_trial, try_module};
 #[cfg(not(target_os = "linux"))]
 pub(crate) use worker::lacking;
-pub(crate) use worker::{WorkerConfig, Workers, sweep as sweep_workers, try_in_worker};
+pub(crate) use worker::{WorkerConfig, Workers, tidy as tidy_workers, try_in_worker};
 #[cfg(target_os = "linux")]
 pub(crate) use {confine::lacking, script::become_script, worker::run as run_worker};

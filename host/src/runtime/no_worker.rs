@@ -52,7 +52,7 @@ pub(crate) fn try_in_worker(_: &WorkerConfig) -> Result<TrialOutcome, TrialError
     Err(TrialError::Start(io::Error::other(NEEDS_LINUX)))
 }
 
-pub(crate) fn sweep(_: &Path) {}
+pub(crate) fn tidy(_: &Path) {}
 
 pub(crate) fn lacking() -> Vec<Confinement> {
     vec![Confinement::Landlock, Confinement::Seccomp]

@@ -154,7 +154,7 @@ impl Process {
         let status = held.child.wait().ok();
         held.is_reaped = true;
         drop(held);
-        folder::remove(&self.folder);
+        folder::give_up(&self.folder);
         status
     }
 
@@ -191,7 +191,7 @@ impl Worker {
         let (folder, folder_lock) = folder::make(start.folders).map_err(failed)?;
         let spawned = spawn(start.program, &start.load.limits.environment, &folder);
         let (child, calls, services) = spawned.map_err(|error| {
-            folder::remove(&folder);
+            folder::give_up(&folder);
             failed(error)
         })?;
         let mut child: Child = child;
@@ -200,7 +200,7 @@ impl Worker {
             Err(error) => {
                 process::kill(&mut child);
                 let _ = child.wait();
-                folder::remove(&folder);
+                folder::give_up(&folder);
                 return Err(failed(error));
             }
         };

@@ -34,7 +34,7 @@ use super::{
 };
 use crate::package::ModuleInfo;
 use child::{Failure, NotStarted, Process, Start, Worker};
-pub(crate) use folder::sweep;
+pub(crate) use folder::tidy;
 pub(crate) use process::run;
 use wire::Load;
 
