@@ -59,6 +59,22 @@ fn what_a_plugin_leaves_keeps_nobody_waiting() {
 }
 
 #[test]
+fn what_a_worker_holds_beside_its_memory_is_bounded_and_it_is_killed_first() {
+    let home = Home::new();
+    let host = confined(&home, "Rogue", "rogue");
+    for _ in 0..rounds() {
+        assert_eq!(perform(&host, "Rogue", "oom", "").expect("readable"), "\"1000\"");
+        assert_eq!(perform(&host, "Rogue", "escapes", "").expect("it answers"), "[]");
+        let limit = host.show("rogue").expect("there").runtime.limits.open_files;
+        for (what, each) in [("pipes", 64 * 1024), ("sockets", 512 * 1024)] {
+            let held: u64 = perform(&host, "Rogue", "hold", what).expect("it answers").parse().expect("a number");
+            assert!(held <= limit * each, "{held} bytes in {what}, with {limit} descriptors");
+        }
+        perform(&host, "Rogue", "exit", "3").expect_err("it ended");
+    }
+}
+
+#[test]
 fn what_is_left_when_hosts_are_gone_is_deleted_by_the_next_one() {
     let home = Home::new();
     let host = confined(&home, "Rogue", "rogue");

@@ -31,6 +31,7 @@ pub(super) struct Bounds<'a> {
 
 /// Confines this process. Answers what the kernel lacks; fails if the operator didn't allow to lack it.
 pub(super) fn confine(bounds: &Bounds<'_>) -> io::Result<Vec<Confinement>> {
+    be_killed_first();
     limit(bounds.limits)?;
     rustix::thread::set_no_new_privs(true)?;
     drop_capabilities()?;
@@ -71,6 +72,13 @@ pub(crate) fn lacking() -> Vec<Confinement> {
         lacking.push(Confinement::Seccomp);
     }
     lacking
+}
+
+/// Makes this process the first that the kernel kills where memory runs out: its host goes on. Nothing that it starts can take
+/// that back.
+pub(super) fn be_killed_first() {
+    // A kernel without it kills whom it likes.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
 }
 
 fn limit(limits: &WorkerLimits) -> io::Result<()> {
@@ -267,6 +275,21 @@ const NEVER: &[i64] = &[
     // Memory that is a file counts for no process.
     libc::SYS_memfd_create,
     libc::SYS_memfd_secret,
+    // Nor do pages that a pipe holds.
+    libc::SYS_vmsplice,
+    libc::SYS_splice,
+    libc::SYS_tee,
+    // The times of files, which Landlock doesn't know of; and what becomes of files that it may not read.
+    libc::SYS_utimensat,
+    libc::SYS_inotify_add_watch,
+    libc::SYS_fanotify_init,
+    libc::SYS_fanotify_mark,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_utime,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_utimes,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_futimesat,
     libc::SYS_sched_setscheduler,
     libc::SYS_sched_setparam,
     libc::SYS_sched_setattr,
@@ -298,10 +321,10 @@ fn confine_calls(limits: &WorkerLimits) -> Result<bool, String> {
     refused.insert(libc::SYS_rt_sigqueueinfo, to_others(0)?);
     refused.insert(libc::SYS_rt_tgsigqueueinfo, to_others(0)?);
     refused.insert(libc::SYS_tkill, Vec::new());
-    // Nor signals by way of a file's owner.
-    let commands: [i32; 3] = [libc::F_SETOWN, 10, 15];
+    // Nor signals by way of a file's owner; and a pipe holds what pipes hold by default.
+    let commands: [i32; 4] = [libc::F_SETOWN, F_SETSIG, F_SETOWN_EX, libc::F_SETPIPE_SZ];
     refused.insert(libc::SYS_fcntl, any(1, commands.iter().map(|command| u64::from(command.unsigned_abs())))?);
-    refused.insert(libc::SYS_ioctl, any(1, [0x8901, 0x8902].into_iter())?);
+    refused.insert(libc::SYS_ioctl, any(1, [FIOSETOWN, SIOCSPGRP, TIOCSTI, TIOCLINUX].into_iter())?);
     refused.insert(libc::SYS_sched_setaffinity, vec![rule(vec![argument(0, Ne, 0)?])?]);
     // Memory that is shared counts for no process either.
     let shared = (libc::MAP_SHARED | libc::MAP_ANONYMOUS) as u64;
@@ -311,9 +334,15 @@ fn confine_calls(limits: &WorkerLimits) -> Result<bool, String> {
     let kinds: Result<Vec<_>, String> =
         kinds.iter().map(|kind| rule(vec![argument(1, MaskedEq(0xf), *kind as u64)?])).collect();
     refused.insert(libc::SYS_socketpair, kinds?);
-    // A socket that lingers, handed over, holds up whoever closes it.
-    let linger = vec![argument(1, Eq, libc::SOL_SOCKET as u64)?, argument(2, Eq, libc::SO_LINGER as u64)?];
-    refused.insert(libc::SYS_setsockopt, vec![rule(linger)?]);
+    // A socket that lingers, handed over, holds up whoever closes it; and what larger buffers hold counts for no process.
+    let options =
+        [libc::SO_LINGER, libc::SO_SNDBUF, libc::SO_RCVBUF, libc::SO_SNDBUFFORCE, libc::SO_RCVBUFFORCE].into_iter();
+    let of_socket =
+        |option: i32| rule(vec![argument(1, Eq, libc::SOL_SOCKET as u64)?, argument(2, Eq, option as u64)?]);
+    refused.insert(libc::SYS_setsockopt, options.map(of_socket).collect::<Result<_, String>>()?);
+    // Nobody connects to a plugin: it would fill the buffers of both ends itself.
+    refused.insert(libc::SYS_listen, Vec::new());
+    refuse_marked_files(&mut refused)?;
     refused.insert(libc::SYS_prctl, vec![rule(vec![argument(0, Eq, libc::PR_SET_PDEATHSIG as u64)?])?]);
     // Limits of its own only: 0 is this process.
     refused.insert(libc::SYS_prlimit64, vec![rule(vec![argument(0, Ne, 0)?, argument(0, Ne, own)?])?]);
@@ -325,8 +354,9 @@ fn confine_calls(limits: &WorkerLimits) -> Result<bool, String> {
     } else {
         refused.insert(libc::SYS_socket, Vec::new());
     }
-    // Its flags are in memory, where a filter can't look; as if it were not there, the C library takes `clone`.
-    let absent: BTreeMap<i64, Vec<SeccompRule>> = [(libc::SYS_clone3, Vec::new())].into();
+    // Their flags are in memory, where a filter can't look; as if they were not there, the C library takes `clone` and `openat`.
+    let absent: BTreeMap<i64, Vec<SeccompRule>> =
+        [(libc::SYS_clone3, Vec::new()), (libc::SYS_openat2, Vec::new())].into();
     let spaces = [
         libc::CLONE_NEWNS,
         libc::CLONE_NEWCGROUP,
@@ -358,6 +388,43 @@ fn confine_calls(limits: &WorkerLimits) -> Result<bool, String> {
         }
     }
     Ok(true)
+}
+
+/// Commands and requests that the library doesn't name.
+const F_SETSIG: i32 = 10;
+const F_SETOWN_EX: i32 = 15;
+const FIOSETOWN: u64 = 0x8901;
+const SIOCSPGRP: u64 = 0x8902;
+const TIOCSTI: u64 = 0x5412;
+const TIOCLINUX: u64 = 0x541c;
+
+/// Refuses to make files and folders that run as their owner or group whoever starts them.
+fn refuse_marked_files(refused: &mut BTreeMap<i64, Vec<SeccompRule>>) -> Result<(), String> {
+    use SeccompCmpOp::MaskedEq;
+    const MARKS: [u64; 2] = [0o4000, 0o2000];
+    let creates = libc::O_CREAT as u64;
+    let temporary = libc::O_TMPFILE as u64;
+    // The mode of a call that opens counts only where it makes a file.
+    let opens = |flags: u8, mode: u8| {
+        let one = |made: u64, mark: u64| {
+            rule(vec![argument(flags, MaskedEq(made), made)?, argument(mode, MaskedEq(mark), mark)?])
+        };
+        MARKS.iter().flat_map(|mark| [one(creates, *mark), one(temporary, *mark)]).collect::<Result<Vec<_>, String>>()
+    };
+    let makes = |mode: u8| {
+        MARKS.iter().map(|mark| rule(vec![argument(mode, MaskedEq(*mark), *mark)?])).collect::<Result<Vec<_>, String>>()
+    };
+    refused.insert(libc::SYS_openat, opens(2, 3)?);
+    refused.insert(libc::SYS_mkdirat, makes(2)?);
+    refused.insert(libc::SYS_mknodat, makes(2)?);
+    #[cfg(target_arch = "x86_64")]
+    {
+        refused.insert(libc::SYS_open, opens(1, 2)?);
+        refused.insert(libc::SYS_creat, makes(1)?);
+        refused.insert(libc::SYS_mkdir, makes(1)?);
+        refused.insert(libc::SYS_mknod, makes(1)?);
+    }
+    Ok(())
 }
 
 /// A rule for each of some values of an argument.

@@ -212,6 +212,7 @@ impl Kept {
 pub(crate) fn become_script(host: u32, words: &[std::ffi::OsString]) -> io::Result<()> {
     use std::os::unix::process::CommandExt;
     super::supervisor::split(host)?;
+    super::confine::be_killed_first();
     let Some((path, arguments)) = words.split_first() else { return Err(io::Error::other("no script")) };
     let error = Command::new(path).args(arguments).exec();
     // The place where the script's own errors go; the host tells by the mark whose it is.
