@@ -247,15 +247,18 @@ fn a_version_that_never_worked_can_be_upgraded_to_another_that_needs_settings() 
 }
 
 #[test]
-fn settings_that_could_not_be_read_again_are_not_taken() {
+fn settings_are_whatever_json_allows_and_nothing_else() {
     let home = Home::new();
     home.load(&Package::new("X")).succeeded();
     let host = home.host();
-    for wrong in
-        ["{\"limit\": 1e999}".to_owned(), "[".repeat(200) + &"]".repeat(200), format!("\"{}\"", "x".repeat(2_000_000))]
-    {
-        host.set_settings("x", &wrong).expect_err("refused");
-        host.show("x").expect("readable as before");
+    let deep = "[".repeat(200) + &"]".repeat(200);
+    for right in ["{\"limit\": 1e999}", &deep, "{\"a\": 1, \"a\": 1.0}", "\"\\ud800\"", "null"] {
+        host.set_settings("x", right).expect(right);
+        assert_eq!(host.show("x").expect("readable").settings.as_str(), right);
+    }
+    for wrong in ["{\"limit\": .5}", "", "NaN", "{} {}", &format!("\"{}\"", "x".repeat(2_000_000))] {
+        host.set_settings("x", wrong).expect_err("refused");
+        assert_eq!(host.show("x").expect("readable").settings.as_str(), "null", "as before");
     }
     let file = home.file("broken.json", "{");
     home.run(&["setplugin", "x", "--settings", &file]).failed_with(&["broken.json is refused", "not JSON"]);

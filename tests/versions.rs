@@ -143,7 +143,8 @@ fn settings_travel_with_an_upgrade_and_come_back_with_a_downgrade() {
     install("1.0", Some(r#"{"address": "one"}"#)).expect("installed");
     install("2.0", Some(r#"{"address": "two"}"#)).expect("upgraded");
     install("3.0", None).expect("upgraded, with those that are there");
-    let settings = || host.show("picky").expect("there").settings["address"].clone();
+    let settings =
+        || host.show("picky").expect("there").settings.pointer::<String>("/address").expect("a text").expect("set");
     assert_eq!(settings(), "two");
     host.downgrade("picky", &Downgrade { version: Some("1.0"), ..Downgrade::default() }).expect("downgraded");
     assert_eq!(settings(), "one");

@@ -506,6 +506,7 @@ def tell_life(shop: Shop, asset_type: dict) -> None:
     order = {
         "order_id": "order-1",
         "customer": {"username": "ada", "email": "ada@customer.example"},
+        # With an offset: without a time zone, isoformat() writes a date that is refused.
         "date": datetime.now(timezone.utc).isoformat(),
         "contracts": [contract],
     }

@@ -41,6 +41,7 @@ mod http_client;
 mod ledger;
 mod lifecycle;
 mod locks;
+mod number;
 pub mod package;
 mod provisioning;
 mod registry;
@@ -57,13 +58,15 @@ pub use accounting::{
 /// The version of the plugin API that this host has.
 pub use billhook_plugin_api::abi::record::API_VERSION;
 pub use billhook_plugin_api::call::{HookAnswer, HookObjects, HookReply, PendingUsage};
+/// Reads JSON; what goes wrong names its field.
+pub use billhook_plugin_api::json_tree::parse_located;
 pub use billhook_plugin_api::{Decimal, ErrorKind, Hook, Json, Timestamp, data};
 pub use child_process::run_child_process;
 pub use database::DatabaseError;
 pub use dispatch::{Forbidden, HookError, LONGEST_OBJECT_ID};
 pub use events::{
-    BadEventName, BadHandler, EventInfo, EventKind, Handler, HandlerStatus, ListenerKind, Mode, NewEvent, OnFailure,
-    RetryPolicy, Task, UnknownEvent, standard_events,
+    BadEventName, BadHandler, BadObjectId, EventInfo, EventKind, Handler, HandlerStatus, ListenerKind, Mode, NewEvent,
+    OnFailure, RetryPolicy, Task, UnknownEvent, standard_events,
 };
 #[cfg(any(feature = "command", feature = "server"))]
 pub use executions::parse_moment;

@@ -22,6 +22,7 @@
 //! ```
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use crate::{Decimal, Json, Timestamp};
 
@@ -199,7 +200,8 @@ pub struct Order {
     pub extra: Json<'static>,
 }
 
-/// The id of an object of the backend's: a number or a text. Two ids with the same text are the same.
+/// The id of an object of the backend's: any number that JSON can write, or a text. It stays as it is written, so that `1` and `1.0`
+/// are two ids. Two ids with the same text are the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectId {
     text: String,
@@ -207,14 +209,22 @@ pub struct ObjectId {
 }
 
 impl ObjectId {
-    /// The id as text; a number as its digits.
+    /// The id as text; a number as it is written.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// Reads an id as its JSON form shows it.
+    /// Reads an id as its JSON form shows it; `None` for what is neither a number nor a text.
     pub fn from_json(json: &str) -> Option<Self> {
         serde_json::from_str(json).ok()
+    }
+
+    /// Reads an id as somebody types it: a whole number of any length is a number, and everything else a text.
+    pub fn typed(text: &str) -> Self {
+        let digits = text.strip_prefix('-').unwrap_or(text);
+        let is_whole = digits.bytes().all(|byte| byte.is_ascii_digit()) && !digits.is_empty();
+        let is_written_so = !digits.starts_with('0') || text == "0";
+        ObjectId { text: text.to_owned(), is_number: is_whole && is_written_so }
     }
 }
 
@@ -244,8 +254,8 @@ impl From<i64> for ObjectId {
 
 impl Serialize for ObjectId {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.text.parse::<i64>() {
-            Ok(number) if self.is_number => serializer.serialize_i64(number),
+        match serde_json::from_str::<&RawValue>(&self.text) {
+            Ok(number) if self.is_number => number.serialize(serializer),
             _ => serializer.serialize_str(&self.text),
         }
     }
@@ -253,16 +263,20 @@ impl Serialize for ObjectId {
 
 impl<'de> Deserialize<'de> for ObjectId {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged, expecting = "an object's id: a whole number or a text")]
-        enum Either {
-            Number(i64),
-            Text(String),
-        }
-        Ok(match Either::deserialize(deserializer)? {
-            Either::Number(number) => number.into(),
-            Either::Text(text) => ObjectId { text, is_number: false },
-        })
+        let json = Json::deserialize(deserializer)?;
+        let written = json.as_str();
+        let other = match written.as_bytes().first() {
+            Some(b'0'..=b'9' | b'-') => return Ok(ObjectId { text: written.to_owned(), is_number: true }),
+            Some(b'"') => match serde_json::from_str(written) {
+                Ok(text) => return Ok(ObjectId { text, is_number: false }),
+                Err(_) => "a text with half of a surrogate pair, which is no Unicode",
+            },
+            Some(b'{') => "an object",
+            Some(b'[') => "a list",
+            Some(b'n') => "null",
+            _ => "true or false",
+        };
+        Err(serde::de::Error::custom(format!("an object's id is a number or a text, and this is {other}")))
     }
 }
 

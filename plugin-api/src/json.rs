@@ -5,7 +5,10 @@ use std::{borrow::Cow, fmt};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned, ser::Error as _};
 use serde_json::value::RawValue;
 
-use crate::PluginError;
+use crate::{
+    PluginError,
+    json_tree::{JsonTree, parse_located},
+};
 
 /// A JSON document as text.
 ///
@@ -46,10 +49,11 @@ impl<'a> Json<'a> {
     /// A document of another shape is a [bad value](crate::ErrorKind::BadValue), so that `?` in a hook
     /// tells the seller what was wrong with the document.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, PluginError> {
-        serde_json::from_str(&self.0).map_err(|error| PluginError::bad_value(format!("unexpected JSON: {error}")))
+        parse_located(&self.0).map_err(|error| PluginError::bad_value(format!("unexpected JSON: {error}")))
     }
 
-    /// Reads one value by its JSON Pointer (RFC 6901), or `None` where the document has none there.
+    /// Reads one value by its JSON Pointer (RFC 6901), or `None` where the document has none there. Numbers keep their digits: ask
+    /// for a [`Json`] where none may be lost.
     ///
     /// ```
     /// # use billhook_plugin_api::Json;
@@ -58,9 +62,11 @@ impl<'a> Json<'a> {
     /// assert_eq!(meta.pointer::<String>("/auth/server").unwrap(), None);
     /// ```
     pub fn pointer<T: DeserializeOwned>(&self, pointer: &str) -> Result<Option<T>, PluginError> {
-        let mut document: serde_json::Value = self.parse()?;
-        let Some(found) = document.pointer_mut(pointer) else { return Ok(None) };
-        serde_json::from_value(found.take())
+        let unread = |error| PluginError::bad_value(format!("unexpected JSON: {error}"));
+        let tree = JsonTree::read(&self.0).map_err(unread)?;
+        let Some(found) = tree.root().at(pointer) else { return Ok(None) };
+        found
+            .parse()
             .map(Some)
             .map_err(|error| PluginError::bad_value(format!("unexpected JSON at {pointer}: {error}")))
     }
@@ -85,8 +91,12 @@ impl fmt::Debug for Json<'_> {
 }
 
 impl fmt::Display for Json<'_> {
+    /// The document as it was sent; with `{:#}`, each value on a line of its own and otherwise as it was sent.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        match f.alternate().then(|| JsonTree::read(&self.0)) {
+            Some(Ok(tree)) => tree.write_lines(f),
+            _ => f.write_str(&self.0),
+        }
     }
 }
 

@@ -63,6 +63,8 @@ mod error;
 mod hook;
 mod hooks;
 mod json;
+#[doc(hidden)]
+pub mod json_tree;
 mod objects;
 mod plugin;
 #[cfg(feature = "schema")]

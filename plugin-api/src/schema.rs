@@ -42,7 +42,7 @@ schema! {
         .description(Some("a decimal number as text, such as 12.50"))
         .into();
     data::ObjectId = "ObjectId": OneOfBuilder::new()
-        .item(Object::with_type(Type::Integer))
+        .item(Object::with_type(Type::Number))
         .item(Object::with_type(Type::String))
         .into();
     data::Event = "Event": ObjectBuilder::new()

@@ -4,7 +4,7 @@ use std::{fmt, path::Path};
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{Json, PluginError, abi::services::SharedServices};
+use crate::{Json, PluginError, abi::services::SharedServices, json_tree::parse_located};
 
 /// What the host offers, handed to [`Plugin::new`](crate::Plugin::new). Cheap to clone; any thread may use it, also
 /// threads of the plugin's own, for as long as they like.
@@ -41,7 +41,7 @@ impl Services {
     /// assert_eq!(error.message(), "the settings don't fit: missing field `api` at line 1 column 2");
     /// ```
     pub fn parse_settings<T: DeserializeOwned>(&self) -> Result<T, PluginError> {
-        serde_json::from_str(self.0.settings())
+        parse_located(self.0.settings())
             .map_err(|error| PluginError::bad_value(format!("the settings don't fit: {error}")))
     }
 

@@ -60,11 +60,24 @@ impl<'a> Timestamp<'a> {
 }
 
 fn parse_date(text: &str) -> Result<OffsetDateTime, ValueError> {
-    OffsetDateTime::parse(text, &Rfc3339).map_err(|_| {
+    let parse = |text: &str| OffsetDateTime::parse(text, &Rfc3339);
+    parse(text).map_err(|_| {
+        // What many languages write unless told otherwise, such as Python's isoformat() of a date without a time zone.
+        let is_naive = text.len() < 100 && parse(&format!("{text}Z")).is_ok();
+        let problem = if is_naive { ": it has no offset from UTC, such as Z" } else { "" };
         ValueError(format!(
-            "{text:?} is no RFC 3339 date; write it like 2026-01-31T12:00:00Z or 2026-01-31T12:00:00+01:00"
+            "{} is no RFC 3339 date{problem}; write it like 2026-01-31T12:00:00Z or 2026-01-31T12:00:00+01:00",
+            quoted(text)
         ))
     })
+}
+
+/// A text as a message shows it: not all of one that is too long for what it should be.
+fn quoted(text: &str) -> String {
+    match text.char_indices().nth(60) {
+        Some((end, _)) => format!("{:?}…", &text[..end]),
+        None => format!("{text:?}"),
+    }
 }
 
 impl From<SystemTime> for Timestamp<'static> {
@@ -114,7 +127,7 @@ impl<'a> Decimal<'a> {
         if right {
             Ok(Decimal(text))
         } else {
-            Err(ValueError(format!("{text:?} is no decimal number; write it like \"12.50\"")))
+            Err(ValueError(format!("{} is no decimal number; write it like \"12.50\"", quoted(&text))))
         }
     }
 
@@ -221,6 +234,22 @@ mod tests {
         for wrong in ["", "2013-04-19", "2013-04-19T16:42:23", "yesterday", "2013-13-19T16:42:23Z"] {
             assert!(Timestamp::new(wrong).is_err(), "{wrong:?} was accepted");
         }
+    }
+
+    #[test]
+    fn a_date_that_is_refused_says_what_it_lacks() {
+        for (wrong, expected) in [
+            ("2026-01-31T12:00:00", "no offset from UTC"),
+            ("2026-01-31T12:00:00.123456", "no offset from UTC"),
+            ("2026-01-31 12:00:00", "no offset from UTC"),
+            ("2026-01-31", "is no RFC 3339 date; write it like 2026-01-31T12:00:00Z"),
+            ("2026-02-30T12:00:00", "is no RFC 3339 date; write it like"),
+        ] {
+            let problem = Timestamp::new(wrong).expect_err(wrong).to_string();
+            assert!(problem.contains(expected) && problem.contains(wrong), "{problem}");
+        }
+        let long = Timestamp::new("9".repeat(100_000)).expect_err("no date").to_string();
+        assert!(long.len() < 300, "{long}");
     }
 
     #[test]

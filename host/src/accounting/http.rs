@@ -1,6 +1,7 @@
 //! The usage API over HTTP: TMF635 in the shapes of the Business API Ecosystem's version 2.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, HashSet},
     fmt,
     path::PathBuf,
@@ -9,22 +10,22 @@ use std::{
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use billhook_plugin_api::json_tree::{JsonKind, JsonNode, JsonTree};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
 use ureq::{
     Body,
     http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri},
 };
 
-use super::{
-    api::{
-        FoundSpecification, FoundUsageDocument, NewSpecification, NewUsageDocument, SpecificationRef, UsageApi,
-        UsageApiError,
-    },
-    refresh::exact,
+use super::api::{
+    FoundSpecification, FoundUsageDocument, NewSpecification, NewUsageDocument, SpecificationRef, UsageApi,
+    UsageApiError,
 };
-use crate::http_client::{HttpClient, Limits, Repeat, Unanswered};
+use crate::{
+    http_client::{HttpClient, Limits, Repeat, Unanswered},
+    number,
+};
 
 /// How the usage API is reached. In TOML or JSON the fields have the names that they have here.
 ///
@@ -223,7 +224,7 @@ impl HttpUsageApi {
     /// follows the last entry is asked for until nothing new comes; and a list that is shorter than the server said, or
     /// that it called a part, is an error. A server that cuts lists off, takes no offset and says nothing can't be told from
     /// one that answers all.
-    fn list(&self, path: &str, each: &mut dyn FnMut(Value)) -> Result<(), UsageApiError> {
+    fn list(&self, path: &str, each: &mut dyn FnMut(JsonNode<'_>)) -> Result<(), UsageApiError> {
         let unknown = |problem: String| UsageApiError::Unknown(format!("the list of {path} is not whole: {problem}"));
         let mut known: HashSet<String> = HashSet::new();
         let (mut received, mut total, mut is_part) = (0_usize, None, false);
@@ -234,10 +235,11 @@ impl HttpUsageApi {
             if received > 0 && matches!(answer.status.as_u16(), 400 | 404 | 416) {
                 // Nothing is at an offset behind the end, or something is wrong: then it is so with the last entry too.
                 let last = self.call(Method::GET, &at(received - 1), None)?.success();
-                let last: Vec<Value> = last.map_err(|error| unknown(error.to_string()))?.parse()?;
+                let last = last.map_err(|error| unknown(error.to_string()))?;
+                let is_empty = last.document(JsonKind::List)?.root().is_empty();
                 return match total {
                     Some(total) if known.len() < total => Err(unknown(format!("{} of {total} came", known.len()))),
-                    _ if last.is_empty() => Err(unknown("its last entry is gone".to_owned())),
+                    _ if is_empty => Err(unknown("its last entry is gone".to_owned())),
                     _ => Ok(()),
                 };
             }
@@ -246,12 +248,11 @@ impl HttpUsageApi {
                 _ => unknown(error.to_string()),
             })?;
             is_part |= answer.status == StatusCode::PARTIAL_CONTENT;
-            let entries: Vec<Value> = answer.parse()?;
-            received += entries.len();
+            let entries = answer.document(JsonKind::List)?;
             let (mut is_empty, mut is_new) = (true, false);
-            for entry in entries {
-                is_empty = false;
-                let id = id_of(&entry).ok_or_else(|| unknown("an entry has no id".to_owned()))?;
+            for entry in entries.root().elements() {
+                (is_empty, received) = (false, received + 1);
+                let id = id_of(entry).ok_or_else(|| unknown("an entry has no id".to_owned()))?;
                 if known.insert(id) {
                     is_new = true;
                     each(entry);
@@ -368,51 +369,48 @@ impl Answer {
     /// What was made, from the body or, where there is none, from the address in the header.
     fn created(self) -> Result<SpecificationRef, UsageApiError> {
         let is_empty = self.body.iter().all(u8::is_ascii_whitespace);
-        let created = if is_empty { Created::default() } else { self.parse()? };
-        created.id_and_href(self.location)
+        let (mut id, mut href) = (None, String::new());
+        if !is_empty {
+            let created = self.document(JsonKind::Object)?;
+            (id, href) = (id_of(created.root()), text_of(created.root(), "href"));
+        }
+        let href = Some(href).filter(|href| !href.is_empty()).or(self.location);
+        let last = |href: &str| href.trim_end_matches('/').rsplit('/').next().map(str::to_owned);
+        let id = id.or_else(|| href.as_deref().and_then(last)).filter(|id| !id.is_empty());
+        let id = id.ok_or_else(|| UsageApiError::Unknown("it answered with neither id nor href".to_owned()))?;
+        Ok(SpecificationRef { href: href.unwrap_or_default(), id })
     }
 
-    fn parse<T: serde::de::DeserializeOwned>(&self) -> Result<T, UsageApiError> {
-        serde_json::from_slice(&self.body).map_err(|error| {
-            UsageApiError::Unknown(format!("{}, and its answer is not what it has to be: {error}", self.status))
-        })
+    /// The body, which has to be a document of this kind.
+    fn document(&self, kind: JsonKind) -> Result<JsonTree<'_>, UsageApiError> {
+        let wrong = |problem: String| {
+            UsageApiError::Unknown(format!("{}, and its answer is not what it has to be: {problem}", self.status))
+        };
+        let text = std::str::from_utf8(&self.body).map_err(|error| wrong(error.to_string()))?;
+        let document = JsonTree::read(text).map_err(|error| wrong(error.to_string()))?;
+        match document.root().kind() {
+            found if found == kind => Ok(document),
+            found => Err(wrong(format!("it is {}, and no {}", found.name(), kind.name()))),
+        }
     }
 }
 
 /// An id, which some servers write as a number.
-fn id_of(entry: &Value) -> Option<String> {
-    text_of(entry.get("id")?)
+fn id_of(entry: JsonNode<'_>) -> Option<String> {
+    text_or_digits(entry.get("id")?)
 }
 
-fn text_of(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) if !text.is_empty() => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        _ => None,
+/// A text or a number as it is written; `None` for an empty text, and for anything else.
+fn text_or_digits(value: JsonNode<'_>) -> Option<String> {
+    match value.kind() {
+        JsonKind::Number => Some(value.as_str().to_owned()),
+        _ => value.text().filter(|text| !text.is_empty()).map(Cow::into_owned),
     }
 }
 
-/// What is answered to a creation.
-#[derive(Default, Deserialize)]
-struct Created {
-    #[serde(default, deserialize_with = "text_or_number")]
-    id: Option<String>,
-    #[serde(default)]
-    href: Option<String>,
-}
-
-fn text_or_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-    Ok(text_of(&Value::deserialize(deserializer)?))
-}
-
-impl Created {
-    fn id_and_href(self, location: Option<String>) -> Result<SpecificationRef, UsageApiError> {
-        let href = self.href.filter(|href| !href.is_empty()).or(location);
-        let last = |href: &str| href.trim_end_matches('/').rsplit('/').next().map(str::to_owned);
-        let id = self.id.or_else(|| href.as_deref().and_then(last)).filter(|id| !id.is_empty());
-        let id = id.ok_or_else(|| UsageApiError::Unknown("it answered with neither id nor href".to_owned()))?;
-        Ok(SpecificationRef { href: href.unwrap_or_default(), id })
-    }
+/// A text of an object; empty where there is none.
+fn text_of(object: JsonNode<'_>, name: &str) -> String {
+    object.get(name).and_then(JsonNode::text).map(Cow::into_owned).unwrap_or_default()
 }
 
 #[derive(Serialize)]
@@ -449,7 +447,7 @@ struct PartyBody<'a> {
 }
 
 /// The body of a new usage specification: what its documents have, in the order of the original.
-fn specification_body(new: &NewSpecification<'_>) -> Value {
+fn specification_body(new: &NewSpecification<'_>) -> serde_json::Value {
     let characteristic = |name: &str, description: &str, kind: &str, value: &str, from: &str| {
         serde_json::json!({
             "name": name, "description": description, "configurable": "false",
@@ -471,20 +469,18 @@ fn specification_body(new: &NewSpecification<'_>) -> Value {
 }
 
 /// The usage document in an entry of a list; none if it isn't one of ours.
-fn found_document(entry: &Value) -> Option<FoundUsageDocument> {
-    let characteristics = entry.get("usageCharacteristic")?.as_array()?;
+fn found_document(entry: JsonNode<'_>) -> Option<FoundUsageDocument> {
+    let characteristics = entry.get("usageCharacteristic")?;
     let characteristic = |name: &str| {
-        let named = |one: &&Value| {
-            one.get("name").and_then(Value::as_str).is_some_and(|found| found.eq_ignore_ascii_case(name))
-        };
-        text_of(characteristics.iter().find(named)?.get("value")?)
+        let is_named = |one: &JsonNode<'_>| text_of(*one, "name").eq_ignore_ascii_case(name);
+        text_or_digits(characteristics.elements().find(is_named)?.get("value")?)
     };
     Some(FoundUsageDocument {
         id: id_of(entry)?,
-        status: entry.get("status").and_then(Value::as_str).unwrap_or_default().to_owned(),
+        status: text_of(entry, "status"),
         order_id: characteristic("orderId")?,
         product_id: characteristic("productId")?,
-        correlation_number: exact(&characteristic("correlationNumber")?).parse().ok(),
+        correlation_number: number::whole(&characteristic("correlationNumber")?),
         unit: characteristic("unit"),
         value: characteristic("value"),
     })
@@ -503,11 +499,11 @@ impl UsageApi for HttpUsageApi {
     fn specifications(&self, name: &str) -> Result<Vec<FoundSpecification>, UsageApiError> {
         let mut found = Vec::new();
         let listed = self.list(&format!("/usageSpecification?name={}", encoded(name)), &mut |entry| {
-            let text = |name: &str| entry.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
             // A server may ignore the filter.
-            if let (Some(id), true) = (id_of(&entry), text("name") == name) {
-                let at = SpecificationRef { id, href: text("href") };
-                found.push(FoundSpecification { at, name: text("name"), description: text("description") });
+            if let (Some(id), true) = (id_of(entry), text_of(entry, "name") == name) {
+                let (at, description) =
+                    (SpecificationRef { id, href: text_of(entry, "href") }, text_of(entry, "description"));
+                found.push(FoundSpecification { at, name: name.to_owned(), description });
             }
         });
         match listed {
@@ -560,7 +556,7 @@ impl UsageApi for HttpUsageApi {
 
     fn customer_usage(&self, customer: &str, each: &mut dyn FnMut(FoundUsageDocument)) -> Result<(), UsageApiError> {
         let listed = self.list(&format!("/usage?relatedParty.id={}", encoded(customer)), &mut |entry| {
-            found_document(&entry).into_iter().for_each(&mut *each);
+            found_document(entry).into_iter().for_each(&mut *each);
         });
         match listed {
             // Some servers answer so where a customer has none. Then they answer otherwise where any has.

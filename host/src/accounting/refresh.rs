@@ -16,6 +16,7 @@ use crate::{
     dispatch::{Dispatcher, HookError, Target},
     lifecycle::{Catalogue, assets_of_offering},
     locks::Lock,
+    number,
     registry::{NewUsage, UsageContract, UsageKey, UsageReport},
 };
 
@@ -193,7 +194,7 @@ impl Accounting {
             };
             let is_same = unit.to_lowercase() == record.unit.name.to_lowercase()
                 && moment(&date) == moment(record.date)
-                && exact(&value) == exact(record.value);
+                && number::is_equal(&value, record.value);
             if !is_same {
                 tracing::warn!(
                     plugin = report.plugin,
@@ -291,9 +292,9 @@ fn check(pending: &PendingAccounting, units: &[UsageSpec]) -> Result<(), String>
     for (index, record) in pending.records.iter().enumerate() {
         let number = index + 1;
         // A worker or a plugin built otherwise might send what the types here rule out.
-        Timestamp::new(record.date.as_str()).map_err(|error| format!("record {number}: {error}"))?;
+        Timestamp::new(record.date.as_str()).map_err(|error| format!("the date of record {number}: {error}"))?;
         billhook_plugin_api::Decimal::new(record.value.as_str())
-            .map_err(|error| format!("record {number}: {error}"))?;
+            .map_err(|error| format!("the value of record {number}: {error}"))?;
         if unit_of(units, &record.unit).is_none() {
             let known: Vec<&str> = units.iter().map(|unit| unit.name.as_str()).collect();
             let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
@@ -320,7 +321,7 @@ fn check(pending: &PendingAccounting, units: &[UsageSpec]) -> Result<(), String>
 fn same(left: &UsageRecord, right: &UsageRecord) -> bool {
     left.unit.to_lowercase() == right.unit.to_lowercase()
         && moment(left.date.as_str()) == moment(right.date.as_str())
-        && exact(left.value.as_str()) == exact(right.value.as_str())
+        && number::is_equal(left.value.as_str(), right.value.as_str())
 }
 
 /// The moment that a date names, whatever its offset.
@@ -329,7 +330,7 @@ fn moment(date: &str) -> Option<SystemTime> {
 }
 
 /// A decimal number in its shortest form: `1`, `01` and `1.0` are one number.
-pub(super) fn exact(value: &str) -> String {
+fn exact(value: &str) -> String {
     let (sign, digits) = value.strip_prefix('-').map_or(("", value), |digits| ("-", digits));
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
     let (whole, fraction) = (whole.trim_start_matches('0'), fraction.trim_end_matches('0'));

@@ -5,11 +5,12 @@ use std::{collections::HashMap, time::Duration};
 use super::{
     Accounting, UsageError,
     api::{FoundUsageDocument, NewUsageDocument, SpecificationRef, UsageApi, UsageApiError},
-    longest_work,
-    refresh::exact,
-    retry_pause, seconds,
+    longest_work, retry_pause, seconds,
 };
-use crate::registry::{Ended, Progress, Stage, UnsentUsage, UsageKey};
+use crate::{
+    number,
+    registry::{Ended, Progress, Stage, UnsentUsage, UsageKey},
+};
 
 /// How many records are noted as attempted at once, and at most looked for again after a cut.
 const BATCH: usize = 1000;
@@ -255,7 +256,7 @@ impl Sender<'_> {
             };
         };
         let is_its_own = document.unit.as_ref().is_none_or(|unit| unit.to_lowercase() == record.unit.to_lowercase())
-            && document.value.as_ref().is_none_or(|value| exact(value) == exact(&record.value));
+            && document.value.as_ref().is_none_or(|value| number::is_equal(value, &record.value));
         if is_its_own {
             return Ok(Some(document));
         }

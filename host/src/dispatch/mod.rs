@@ -3,6 +3,7 @@
 //! The path of a call takes no lock, touches no file, and writes nothing that all callers share: it reads an immutable
 //! table that is swapped as a whole when something was installed or changed.
 
+mod answered;
 mod error;
 mod observe;
 mod phases;
@@ -24,7 +25,7 @@ use billhook_plugin_api::Hook;
 pub(crate) use crate::runtime::overdue::TICK;
 pub use error::HookError;
 pub use phases::Forbidden;
-pub(crate) use phases::{Phases, replace_data};
+pub(crate) use phases::{Phases, merged_data};
 pub(crate) use pipeline::{Returned, Target};
 pub(crate) use slot::{Loader, Slot};
 use table::Table;

@@ -10,12 +10,15 @@ use std::{
 use billhook_plugin_api::{
     Hook, Json,
     call::OwnedHookCall,
-    data::{Asset, AssetChanges, Event},
+    data::{AssetChanges, Event},
 };
 use serde::Serialize;
-use serde_json::Value;
 
-use super::{HookError, brief};
+use super::{
+    HookError,
+    answered::{hook_changes, merged},
+    brief,
+};
 use crate::{
     events::{Answer, Called, Caller, Chain, Handler, LARGEST_DATA, ListenerKind, NewEvent, OnFailure},
     executions::{ExecutionLog, ExecutionStatus, Name, Note, Recorder},
@@ -188,120 +191,14 @@ impl Phases {
     }
 }
 
-/// Takes the data that a before handler answered: all of it, or none.
-pub(crate) fn replace_data(event: &mut Event, data: Json<'static>) -> Result<(), String> {
-    if data.as_str().len() > LARGEST_DATA {
-        return Err(format!("its data has {} bytes; at most {LARGEST_DATA} are taken", data.as_str().len()));
-    }
-    event.data = data;
-    Ok(())
-}
-
-/// The fields of an asset that a hook may change, and so may a handler before it.
-const CHANGEABLE: [&str; 3] = ["meta_info", "content_type", "download_link"];
-
-/// What a handler changed of a hook's asset. Fields that it left out stay; anything else that it changed is refused.
-fn hook_changes(present: &str, answered: &str, asset: Option<&Asset>) -> Result<AssetChanges, String> {
-    let parse =
-        |text: &str| serde_json::from_str::<Value>(text).map_err(|error| format!("its data can't be read: {error}"));
-    let (present, answered) = (parse(present)?, parse(answered)?);
-    if !answered.is_object() {
-        return Err("its data is no object".to_owned());
-    }
-    let mut changed = Vec::new();
-    differences(&present, &answered, &mut Vec::new(), &mut changed);
-    let mut changes = AssetChanges::default();
-    for path in changed {
-        let path: Vec<&str> = path.iter().map(String::as_str).collect();
-        let field = match path.as_slice() {
-            ["asset", field] if CHANGEABLE.contains(field) && asset.is_some() => *field,
-            _ => {
-                let (path, may) = (path.join("/"), CHANGEABLE.join(", "));
-                return Err(format!("it changed /{path}; before this hook, only an asset's {may} may be"));
-            }
-        };
-        let value = &answered["asset"][field];
-        let text = || {
-            let text = value.as_str().map(str::to_owned);
-            text.ok_or_else(|| format!("it changed /asset/{field} into something that is no text"))
-        };
-        match field {
-            "meta_info" => changes.meta_info = Some(Json::from(value.clone())),
-            "content_type" => changes.content_type = Some(text()?),
-            _ => changes.download_link = Some(text()?),
-        }
-    }
-    Ok(changes)
-}
-
-/// The paths at which `answered` says something else than `present`. Where an object is there on both sides, what it leaves out is
-/// no difference, except inside of what may be changed as a whole.
-fn differences(present: &Value, answered: &Value, path: &mut Vec<String>, found: &mut Vec<Vec<String>>) {
-    match (present, answered) {
-        (Value::Object(present), Value::Object(answered)) if *path != ["asset", "meta_info"] => {
-            for (key, value) in answered {
-                path.push(key.clone());
-                differences(present.get(key).unwrap_or(&Value::Null), value, path, found);
-                path.pop();
-            }
-        }
-        _ if is_same(present, answered) => {}
-        _ => found.push(path.clone()),
-    }
-}
-
-/// Whether two values mean the same. Other languages write numbers otherwise.
-fn is_same(left: &Value, right: &Value) -> bool {
-    match (left, right) {
-        (Value::Number(left), Value::Number(right)) => left == right || left.as_f64() == right.as_f64(),
-        (Value::Array(left), Value::Array(right)) => {
-            left.len() == right.len() && left.iter().zip(right).all(|(left, right)| is_same(left, right))
-        }
-        (Value::Object(left), Value::Object(right)) => {
-            left.len() == right.len()
-                && left.iter().all(|(key, value)| right.get(key).is_some_and(|other| is_same(value, other)))
-        }
-        _ => left == right,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const PRESENT: &str = r#"{"asset": {"id": "1", "resource_type": "X", "meta_info": {"a": 1.0}, "is_public": false},
-        "order": {"order_id": "7", "contracts": [{"item_id": "1"}]}}"#;
-
-    fn changed(answered: &str) -> Result<AssetChanges, String> {
-        hook_changes(PRESENT, answered, Some(&Asset::default()))
-    }
-
-    #[test]
-    fn an_echo_and_what_is_left_out_change_nothing() {
-        for answered in [PRESENT, "{}", r#"{"asset": {"meta_info": {"a": 1}}}"#, r#"{"order": {}}"#] {
-            assert!(changed(answered).expect(answered).is_empty(), "{answered}");
-        }
-    }
-
-    #[test]
-    fn what_the_hook_may_change_is_taken_whole_and_nothing_else() {
-        let changes = changed(r#"{"asset": {"meta_info": {"b": 2}, "content_type": "text/csv"}}"#).expect("allowed");
-        assert_eq!(changes.meta_info.expect("changed").as_str(), r#"{"b":2}"#);
-        assert_eq!((changes.content_type.as_deref(), changes.download_link), (Some("text/csv"), None));
-        for (answered, expected) in [
-            (r#"{"asset": {"id": "2", "content_type": "text/csv"}}"#, "/asset/id"),
-            (r#"{"order": {"order_id": "8"}}"#, "/order/order_id"),
-            (r#"{"order": {"contracts": []}}"#, "/order/contracts"),
-            (r#"{"extra": 1}"#, "/extra"),
-            (r#"{"asset": {"meta_info/x": 1}}"#, "/asset/meta_info/x"),
-            (r#"{"asset/meta_info": 5}"#, "/asset/meta_info"),
-            (r#"{"asset": {"content_type": 1}}"#, "no text"),
-            ("[]", "no object"),
-        ] {
-            let problem = changed(answered).expect_err(answered);
-            assert!(problem.contains(expected), "{problem}");
-        }
-        let problem = hook_changes(PRESENT, r#"{"asset": {"meta_info": {}}}"#, None).expect_err("not before this one");
-        assert!(problem.contains("/asset/meta_info"), "{problem}");
-    }
+/// Returns the data of an event with what a before handler changed: all of it, or none. The rest is as it was, to the letter.
+pub(crate) fn merged_data(event: &Event, answered: &Json<'_>) -> Result<Json<'static>, String> {
+    let within_limit = |data: &str| match data.len() {
+        size if size > LARGEST_DATA => Err(format!("its data has {size} bytes; at most {LARGEST_DATA} are taken")),
+        _ => Ok(()),
+    };
+    within_limit(answered.as_str())?;
+    let merged = merged(event.data.as_str(), answered.as_str())?;
+    within_limit(&merged)?;
+    Json::new(merged).map_err(|error| format!("its data can't be read: {error}"))
 }

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use billhook_plugin_api::Json;
-use serde::Deserialize;
+use billhook_plugin_api::{
+    Json,
+    json_tree::{JsonKind, JsonTree},
+};
 
 /// How a call of a handler ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,11 +42,10 @@ pub(crate) const LARGEST_ANSWER: usize = 1024 * 1024;
 const LONGEST_MESSAGE: usize = 1024;
 
 /// What an answer may hold, over HTTP and from a script alike. Everything else in it is left alone.
-#[derive(Default, Deserialize)]
-#[serde(default)]
+#[derive(Default)]
 pub(super) struct Body {
     pub(super) data: Option<Json<'static>>,
-    message: Option<serde_json::Value>,
+    message: Option<String>,
 }
 
 impl Body {
@@ -53,19 +54,34 @@ impl Body {
         if bytes.iter().all(u8::is_ascii_whitespace) {
             return Ok(Body::default());
         }
-        // A list would be taken for the fields in their order.
-        if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
-            return Err("its answer is no JSON object".to_owned());
+        let unread = |problem: String| format!("its answer is no JSON object: {problem}");
+        let text = std::str::from_utf8(bytes).map_err(|error| unread(error.to_string()))?;
+        let answer = JsonTree::read(text).map_err(|error| unread(error.to_string()))?;
+        let answer = answer.root();
+        // PHP's empty array: nothing is said, as with an empty object.
+        if answer.kind() == JsonKind::List && answer.is_empty() {
+            return Ok(Body::default());
         }
-        serde_json::from_slice(bytes).map_err(|error| format!("its answer is no JSON object: {error}"))
+        if answer.kind() != JsonKind::Object {
+            return Err(unread(format!("it is {}", answer.kind().name())));
+        }
+        let field = |name: &str| -> Result<_, String> {
+            let field = answer.only(name).map_err(|problem| format!("its answer can't be taken: {problem}"))?;
+            Ok(field.filter(|value| value.kind() != JsonKind::Null))
+        };
+        let data = field("data")?.map(|data| data.parse()).transpose();
+        Ok(Body {
+            data: data.map_err(|error| unread(error.to_string()))?,
+            message: field("message")?.map(|message| match message.text() {
+                Some(text) => text.into_owned(),
+                None => message.as_str().to_owned(),
+            }),
+        })
     }
 
     /// The message, or else the answer itself where it is short text.
     pub(super) fn message(bytes: &[u8], otherwise: &str) -> String {
-        let named = Self::parse(bytes).ok().and_then(|body| match body.message? {
-            serde_json::Value::String(message) => Some(message),
-            other => Some(other.to_string()),
-        });
+        let named = Self::parse(bytes).ok().and_then(|body| body.message);
         let message = named.unwrap_or_else(|| String::from_utf8_lossy(bytes).trim().to_owned());
         // One line: what a handler says must not look like something else that was said.
         let message: String = message.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();

@@ -15,6 +15,7 @@ use std::{
 use billhook_plugin_api::{
     Json, Timestamp,
     data::{Event, ObjectId},
+    json_tree::{JsonKind, JsonTree},
 };
 use sha2::{Digest, Sha256};
 
@@ -46,6 +47,13 @@ pub struct NewEvent {
     pub data: Json<'static>,
 }
 
+/// The data of an event have an `id` that can't be that of an object.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the \"id\" of the data can't be that of the event's object ({problem}); name the object beside the data")]
+pub struct BadObjectId {
+    problem: String,
+}
+
 impl NewEvent {
     /// An event that happens now, to no object, with empty data.
     pub fn new(name: impl Into<String>) -> Self {
@@ -63,6 +71,18 @@ impl NewEvent {
     pub fn about(mut self, object_id: impl Into<ObjectId>) -> Self {
         self.object_id = Some(object_id.into());
         self
+    }
+
+    /// The same event about the object that its data name as their `id`, where they do. An error if that is neither a number, a text
+    /// nor `null`: the event must not lose its order without a word.
+    pub fn about_own_id(mut self) -> Result<Self, BadObjectId> {
+        let bad = |problem: String| BadObjectId { problem };
+        let data = JsonTree::read(self.data.as_str()).map_err(|error| bad(error.to_string()))?;
+        self.object_id = match data.root().get("id").filter(|id| id.kind() != JsonKind::Null) {
+            Some(id) => Some(id.parse().map_err(|error| bad(error.to_string()))?),
+            None => None,
+        };
+        Ok(self)
     }
 
     /// The same event with data.

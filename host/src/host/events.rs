@@ -2,15 +2,19 @@
 
 use std::{borrow::Cow, io};
 
-use billhook_plugin_api::{Hook, Json, data::Event};
+use billhook_plugin_api::{
+    Hook, Json,
+    data::Event,
+    json_tree::{JsonKind, JsonTree},
+};
 use serde::Serialize;
 
 use super::{Host, HostError};
 use crate::{
-    dispatch::{Forbidden, LONGEST_OBJECT_ID, replace_data},
+    dispatch::{Forbidden, LONGEST_OBJECT_ID, merged_data},
     events::{
-        BadEventName, BadHandler, EventInfo, EventNames, Handler, HandlerStatus, LARGEST_DATA, Listener, ListenerKind,
-        Mode, NewEvent, Task, UnknownEvent,
+        BadEventName, BadHandler, BadObjectId, EventInfo, EventNames, Handler, HandlerStatus, LARGEST_DATA, Listener,
+        ListenerKind, Mode, NewEvent, Task, UnknownEvent,
     },
     executions::ExecutionLogError,
     ledger::{Emitted, LedgerError, Record},
@@ -48,6 +52,9 @@ pub enum EventError {
         /// What is wrong.
         problem: String,
     },
+    /// The event's data name no object that there can be.
+    #[error(transparent)]
+    BadObjectId(#[from] BadObjectId),
     /// Another event was recorded with the id.
     #[error("the id {id} is that of another event, {event}")]
     OtherEvent {
@@ -230,10 +237,12 @@ impl Host {
         let carries_no_data = listeners.names.carries_no_data(&event.name) == Some(true);
         let mut event: Event = event.to_event(1);
         self.shared.dispatcher.phases().before(&chain, &mut event, |event, data| {
+            let data = merged_data(event, &data)?;
             if carries_no_data && !is_empty(data.as_str()) {
                 return Err("it answered data for an event that carries none".to_owned());
             }
-            replace_data(event, data)
+            event.data = data;
+            Ok(())
         })?;
         Ok(event.data)
     }
@@ -456,7 +465,8 @@ const LONGEST_DESCRIPTION: usize = 500;
 
 /// Whether data are the empty object.
 fn is_empty(data: &str) -> bool {
-    data == "{}" || serde_json::from_str(data).is_ok_and(|data: serde_json::Value| data == serde_json::json!({}))
+    let is_empty = |data: JsonTree<'_>| data.root().kind() == JsonKind::Object && data.root().is_empty();
+    data == "{}" || JsonTree::read(data).is_ok_and(is_empty)
 }
 
 /// The pre and the post hook of the pair that a hook belongs to.

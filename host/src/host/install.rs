@@ -6,6 +6,7 @@ use std::{
     sync::Arc,
 };
 
+use billhook_plugin_api::Json;
 use serde::Serialize;
 use tempfile::TempDir;
 
@@ -154,7 +155,7 @@ impl Host {
             version: sound.manifest.version,
             digest: sound.digest.to_string(),
             library_digest: sound.library_digest.to_string(),
-            manifest: sound.manifest.json.to_string(),
+            manifest: sound.manifest.json,
             module: sound.module,
             addon,
         };
@@ -499,13 +500,13 @@ impl Host {
 /// The most that settings may take.
 const LARGEST_SETTINGS: usize = 1024 * 1024;
 
-/// Settings have to be JSON that every reader can read: with numbers in range, and not too deep.
+/// Settings have to be JSON: whatever its grammar allows. What the plugin can't read of it, the plugin refuses.
 fn check_json(settings: Option<&str>) -> Result<(), HostError> {
     let Some(settings) = settings else { return Ok(()) };
     if settings.len() > LARGEST_SETTINGS {
         return Err(HostError::SettingsTooLarge { size: settings.len(), most: LARGEST_SETTINGS });
     }
-    serde_json::from_str::<serde_json::Value>(settings).map(drop).map_err(HostError::SettingsNotJson)
+    Json::new(settings).map(drop).map_err(HostError::SettingsNotJson)
 }
 
 /// Refuses what an add-on stands against.

@@ -15,7 +15,7 @@ pub use addon::Addon;
 
 use super::{
     Version,
-    strict_json::{self, MOST_REPORTED, Path},
+    strict_json::{self, MOST_REPORTED, Parsed, Path},
 };
 
 /// How an asset may be provided.
@@ -136,8 +136,8 @@ pub struct Manifest {
     pub addon: Option<Addon>,
     /// What is accepted and yet odd, a sentence each.
     pub warnings: Vec<String>,
-    /// The document itself.
-    pub json: Value,
+    /// The document itself, as it is written.
+    pub json: String,
 }
 
 /// One broken rule.
@@ -220,7 +220,7 @@ impl Draft {
             let error = ManifestError::Json(format!("it is longer than the {LARGEST} bytes that are taken"));
             return (Err(error), Draft::default());
         }
-        let (json, duplicates) = match strict_json::parse(bytes) {
+        let Parsed { text, value: json, duplicates } = match strict_json::parse(bytes) {
             Ok(parsed) => parsed,
             Err(error) => return (Err(ManifestError::Json(error)), Draft::default()),
         };
@@ -244,7 +244,7 @@ impl Draft {
         };
         let checked = match manifest {
             Some(manifest) if check.violations.is_empty() => {
-                Ok(Manifest { warnings: check.warnings, json, ..manifest })
+                Ok(Manifest { warnings: check.warnings, json: text.to_owned(), ..manifest })
             }
             _ => Err(ManifestError::Rules(check.violations)),
         };
@@ -382,7 +382,7 @@ impl Check {
             events,
             addon,
             warnings: Vec::new(),
-            json: Value::Null,
+            json: String::new(),
         })
     }
 

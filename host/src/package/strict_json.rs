@@ -1,15 +1,27 @@
 //! JSON that every reader reads alike: UTF-8, no byte-order mark, no key twice in an object.
 
-use std::{cell::RefCell, fmt};
+use std::fmt;
 
-use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
+use billhook_plugin_api::json_tree::{JsonKind, JsonNode, JsonTree};
 use serde_json::{Map, Number, Value};
 
 /// How many things of a kind are reported about one document: enough to mend it, and bounded.
 pub(super) const MOST_REPORTED: usize = 100;
+/// So many lists and objects may be in each other.
+const DEEPEST: usize = 127;
 
-/// Parses a document. The second part are the JSON paths of keys that stand twice; the first value of each was kept.
-pub(super) fn parse(bytes: &[u8]) -> Result<(Value, Vec<String>), String> {
+/// A document that was read.
+pub(super) struct Parsed<'a> {
+    /// As it is written.
+    pub(super) text: &'a str,
+    /// What it says; of a key that stands twice, the first. Of a number only that it is one: what it is worth is in the text.
+    pub(super) value: Value,
+    /// The JSON paths of keys that stand twice.
+    pub(super) duplicates: Vec<String>,
+}
+
+/// Parses a document.
+pub(super) fn parse(bytes: &[u8]) -> Result<Parsed<'_>, String> {
     match bytes {
         [0xef, 0xbb, 0xbf, ..] => return Err("it begins with a byte-order mark; save it as plain UTF-8".to_owned()),
         [0xfe, 0xff, ..] | [0xff, 0xfe, ..] | [0, _, ..] | [_, 0, ..] => {
@@ -18,11 +30,45 @@ pub(super) fn parse(bytes: &[u8]) -> Result<(Value, Vec<String>), String> {
         _ => {}
     }
     let text = std::str::from_utf8(bytes).map_err(|error| format!("it is not UTF-8: {error}"))?;
-    let duplicates = RefCell::default();
-    let mut deserializer = serde_json::Deserializer::from_str(text);
-    let node = Node { path: Path::Root, duplicates: &duplicates };
-    let value = node.deserialize(&mut deserializer).and_then(|value| deserializer.end().map(|()| value));
-    value.map(|value| (value, duplicates.into_inner())).map_err(|error| error.to_string())
+    let tree = JsonTree::read(text).map_err(|error| error.to_string())?;
+    let mut duplicates = Vec::new();
+    let value = value(tree.root(), &Path::Root, DEEPEST, &mut duplicates)?;
+    Ok(Parsed { text, value, duplicates })
+}
+
+/// What a part of a document says.
+fn value(node: JsonNode<'_>, path: &Path<'_>, depth: usize, duplicates: &mut Vec<String>) -> Result<Value, String> {
+    let deeper = || depth.checked_sub(1).ok_or_else(|| "recursion limit exceeded: it is nested too deep".to_owned());
+    let unicode = |node: JsonNode<'_>| {
+        let text = node.text().map(|text| text.into_owned());
+        text.ok_or_else(|| format!("{path} has half of a surrogate pair, which is no Unicode: {}", node.as_str()))
+    };
+    Ok(match node.kind() {
+        JsonKind::Null => Value::Null,
+        JsonKind::Bool => Value::Bool(node.as_str() == "true"),
+        JsonKind::Number => Value::Number(node.parse().unwrap_or_else(|_| Number::from(u64::MAX))),
+        JsonKind::Text => Value::String(unicode(node)?),
+        JsonKind::List => {
+            let depth = deeper()?;
+            let element = |(index, element)| value(element, &Path::Index(path, index), depth, duplicates);
+            Value::Array(node.elements().enumerate().map(element).collect::<Result<_, _>>()?)
+        }
+        JsonKind::Object => {
+            let depth = deeper()?;
+            let mut values = Map::new();
+            for (key, member) in node.members() {
+                let key = unicode(key)?;
+                let path = Path::Key(path, &key);
+                let value = value(member, &path, depth, duplicates)?;
+                if !values.contains_key(&key) {
+                    values.insert(key, value);
+                } else if duplicates.len() < MOST_REPORTED {
+                    duplicates.push(path.to_string());
+                }
+            }
+            Value::Object(values)
+        }
+    })
 }
 
 /// Where a value stands. A link to the one above, so that nothing is written down unless something is wrong.
@@ -48,78 +94,5 @@ impl fmt::Display for Path<'_> {
                 if plain { write!(f, "{parent}.{key}") } else { write!(f, "{parent}[{key:?}]") }
             }
         }
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Node<'a> {
-    path: Path<'a>,
-    duplicates: &'a RefCell<Vec<String>>,
-}
-
-impl<'de> DeserializeSeed<'de> for Node<'_> {
-    type Value = Value;
-
-    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Node<'_> {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_bool<E: Error>(self, value: bool) -> Result<Value, E> {
-        Ok(Value::Bool(value))
-    }
-
-    fn visit_i64<E: Error>(self, value: i64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_u64<E: Error>(self, value: u64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
-        Ok(Number::from_f64(value).map_or(Value::Null, Value::Number))
-    }
-
-    fn visit_str<E: Error>(self, value: &str) -> Result<Value, E> {
-        Ok(Value::String(value.to_owned()))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
-        let mut values = Vec::new();
-        while let Some(value) =
-            access.next_element_seed(Node { path: Path::Index(&self.path, values.len()), ..self })?
-        {
-            values.push(value);
-        }
-        Ok(Value::Array(values))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
-        let mut values = Map::new();
-        while let Some(key) = access.next_key::<String>()? {
-            let path = Path::Key(&self.path, &key);
-            let value = access.next_value_seed(Node { path, ..self })?;
-            if values.contains_key(&key) {
-                let mut duplicates = self.duplicates.borrow_mut();
-                if duplicates.len() < MOST_REPORTED {
-                    duplicates.push(path.to_string());
-                }
-            } else {
-                values.insert(key, value);
-            }
-        }
-        Ok(Value::Object(values))
     }
 }

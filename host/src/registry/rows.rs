@@ -1,6 +1,6 @@
 //! What the registry holds, as others see it.
 
-use billhook_plugin_api::UsageSpec;
+use billhook_plugin_api::{Json, UsageSpec};
 use serde::Serialize;
 
 use super::{NextAddon, SpecRow};
@@ -84,10 +84,12 @@ pub struct PluginDetails {
     pub priority: Option<u32>,
     /// How it is run.
     pub runtime: RuntimeSettings,
-    /// The operator's settings.
-    pub settings: serde_json::Value,
-    /// The `package.json` of the version in use.
-    pub manifest: serde_json::Value,
+    /// The operator's settings, as they were given.
+    #[cfg_attr(feature = "server", schema(value_type = serde_json::Value))]
+    pub settings: Json<'static>,
+    /// The `package.json` of the version in use, as it is written.
+    #[cfg_attr(feature = "server", schema(value_type = serde_json::Value))]
+    pub manifest: Json<'static>,
     /// What its library says about itself.
     pub module: ModuleInfo,
     /// The units that it can account for; unknown as long as it needs settings.

@@ -11,6 +11,7 @@ use axum::{
     extract::{FromRequest, OptionalFromRequest, Request},
     http::{HeaderMap, StatusCode, header},
 };
+use billhook_plugin_api::json_tree::parse_located;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use serde::de::DeserializeOwned;
@@ -198,8 +199,10 @@ impl<T: DeserializeOwned> OptionalFromRequest<App> for JsonBody<T> {
     }
 }
 
-/// Reads JSON.
+/// Reads JSON. The problem names the field that doesn't fit.
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     // What can't be read is a mistake of the client's; 422 is for what is read and refused.
-    serde_json::from_slice(bytes).map_err(|error| Problem::bad_request(format!("the body can't be taken: {error}")))
+    let bad = |problem: String| Problem::bad_request(format!("the body can't be taken: {problem}"));
+    let text = std::str::from_utf8(bytes).map_err(|error| bad(format!("it is not UTF-8: {error}")))?;
+    parse_located(text).map_err(bad)
 }

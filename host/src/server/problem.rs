@@ -255,9 +255,11 @@ impl From<EventError> for Problem {
             EventError::NoHandler { .. } | EventError::NoDelivery { .. } | EventError::NoOwnEvent { .. } => {
                 StatusCode::NOT_FOUND
             }
-            EventError::Unknown(_) | EventError::BadName(_) | EventError::Data { .. } | EventError::BadHandler(_) => {
-                StatusCode::UNPROCESSABLE_ENTITY
-            }
+            EventError::Unknown(_)
+            | EventError::BadName(_)
+            | EventError::Data { .. }
+            | EventError::BadObjectId(_)
+            | EventError::BadHandler(_) => StatusCode::UNPROCESSABLE_ENTITY,
             EventError::EventExists { .. }
             | EventError::EventInUse { .. }
             | EventError::OtherEvent { .. }

@@ -13,13 +13,13 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use billhook_plugin_api::{
     Hook, Json as Document,
     data::{AddonConfig, AddonRequest, ObjectId, SingleSignOn},
+    json_tree::{JsonKind, JsonNode, JsonTree},
 };
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use utoipa::ToSchema;
 
 use super::{
-    body::{is_of_type, parse, read, read_form},
+    body::{is_of_type, read, read_form},
     connections,
     operation::{Api, Operation, operation},
     problem::{Message, Problem, Refusal},
@@ -32,8 +32,7 @@ const TAG: &str = "add-ons";
 const BASIC: &str = "Basic realm=\"billhook\", charset=\"UTF-8\"";
 
 /// What a platform asks for. It may send more, which the add-on sees in the whole body.
-#[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(default)]
+#[derive(Debug, ToSchema)]
 struct ResourceRequest {
     /// The platform's id of the resource or its application, as cloudControl names it.
     cloudcontrol_id: Option<ObjectId>,
@@ -48,8 +47,27 @@ struct ResourceRequest {
     /// Where the platform can be asked about the resource.
     callback_url: Option<String>,
     /// What the customer asked for besides.
-    #[schema(value_type = Value)]
+    #[schema(value_type = serde_json::Value)]
     options: Option<Document<'static>>,
+}
+
+impl ResourceRequest {
+    /// Reads what is told here, and leaves everything else alone, whatever it holds. A problem names its field.
+    fn read(whole: JsonNode<'_>) -> Result<Self, String> {
+        fn field<T: DeserializeOwned>(whole: JsonNode<'_>, name: &str) -> Result<Option<T>, String> {
+            let Some(value) = whole.only(name)? else { return Ok(None) };
+            value.parse().map_err(|error| format!("{name}: {error}"))
+        }
+        Ok(ResourceRequest {
+            cloudcontrol_id: field(whole, "cloudcontrol_id")?,
+            heroku_id: field(whole, "heroku_id")?,
+            uuid: field(whole, "uuid")?,
+            plan: field(whole, "plan")?,
+            region: field(whole, "region")?,
+            callback_url: field(whole, "callback_url")?,
+            options: field(whole, "options")?,
+        })
+    }
 }
 
 /// A resource that was made.
@@ -223,11 +241,15 @@ async fn asked(app: &App, headers: &HeaderMap, body: Body) -> Result<AddonReques
     }
     let bytes = read(app, body).await?;
     let bad = |detail: String| Refusal(Problem::bad_request(detail));
-    let whole: Map<String, Value> =
-        serde_json::from_slice(&bytes).map_err(|error| bad(format!("the body is no JSON object: {error}")))?;
-    let request: ResourceRequest = parse(&bytes)?;
-    let body = Document::from_value(&whole).map_err(|error| bad(error.to_string()))?;
-    let ResourceRequest { cloudcontrol_id, heroku_id, uuid, plan, region, callback_url, options } = request;
+    let text = std::str::from_utf8(&bytes).map_err(|error| bad(format!("the body is not UTF-8: {error}")))?;
+    let tree = JsonTree::read(text).map_err(|error| bad(format!("the body is no JSON object: {error}")))?;
+    let whole = tree.root();
+    if whole.kind() != JsonKind::Object {
+        return Err(bad(format!("the body is no JSON object: it is {}", whole.kind().name())));
+    }
+    let ResourceRequest { cloudcontrol_id, heroku_id, uuid, plan, region, callback_url, options } =
+        ResourceRequest::read(whole).map_err(|problem| bad(format!("the body can't be taken: {problem}")))?;
+    let body = Document::new(text.to_owned()).map_err(|error| bad(error.to_string()))?;
     let uuid = uuid.filter(|uuid| !uuid.is_empty());
     if uuid.as_ref().is_some_and(|uuid| uuid.len() > 255) {
         return Err(bad("the uuid has more than 255 bytes".to_owned()));

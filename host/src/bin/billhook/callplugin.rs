@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context;
-use billhook::{ErrorKind, Hook, HookAnswer, HookObjects};
+use anyhow::anyhow;
+use billhook::{ErrorKind, Hook, HookAnswer, HookObjects, parse_located};
 use serde::Serialize;
 
 use crate::{Global, PluginId, output::Output, read_text};
@@ -36,8 +36,8 @@ pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> an
     let hook: Hook = arguments.hook.parse()?;
     let objects: HookObjects = match &arguments.objects {
         None => HookObjects::default(),
-        Some(path) => serde_json::from_str(&read_text(path)?)
-            .with_context(|| format!("{} doesn't hold the objects of a hook", path.display()))?,
+        Some(path) => parse_located(&read_text(path)?)
+            .map_err(|problem| anyhow!("{} doesn't hold the objects of a hook: {problem}", path.display()))?,
     };
     let host = global.host()?;
     let id = &arguments.plugin.id;

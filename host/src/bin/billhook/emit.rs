@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use billhook::{Delivery, DeliveryFilter, DeliveryStatus, Host, Json, NewEvent, data::ObjectId};
+use billhook::{Delivery, DeliveryFilter, DeliveryStatus, EventError, Host, Json, NewEvent, data::ObjectId};
 use serde::Serialize;
 
 use crate::{Global, output::Output, read_text, times::milliseconds};
@@ -41,17 +41,15 @@ pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> an
     let mut event = NewEvent::new(&arguments.event);
     if let Some(path) = &arguments.data {
         let data = Json::new(read_text(path)?).with_context(|| format!("{} is no JSON", path.display()))?;
-        event.object_id = data.pointer::<ObjectId>("/id").ok().flatten();
-        if event.object_id.is_none() && arguments.object.is_none() {
-            output
-                .note("note", "the data have no \"id\" that is a whole number or a text: the event is about no object");
-        }
-        event.data = data;
+        event = event.with_data(data);
     }
     if let Some(object) = &arguments.object {
-        // A number is sent as one.
-        let number = object.parse::<i64>().ok().filter(|number| number.to_string() == *object);
-        event.object_id = Some(number.map_or_else(|| object.as_str().into(), ObjectId::from));
+        event = event.about(ObjectId::typed(object));
+    } else {
+        event = event.about_own_id().map_err(EventError::from)?;
+        if event.object_id.is_none() && arguments.data.is_some() {
+            output.note("note", "the data have no \"id\": the event is about no object");
+        }
     }
     let host = global.host()?;
     event.data = host.before(&event)?;

@@ -6,6 +6,7 @@ use billhook::{EventError, HostError, RegistryError, TrialError};
 pub(crate) fn event_hint(error: &EventError) -> Option<String> {
     Some(match error {
         EventError::Unknown(_) => "listevents shows all; addevent NAME adds one of your own".to_owned(),
+        EventError::BadObjectId(_) => "--object ID names it".to_owned(),
         EventError::EventExists { .. } => "listevents shows all".to_owned(),
         EventError::HandlerExists { name } => format!("sethandler {name:?} changes it"),
         EventError::NoHandler { .. } => "listhandlers shows them, and with --status archived the rest".to_owned(),

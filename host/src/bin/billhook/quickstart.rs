@@ -1,12 +1,13 @@
 //! `billhook quickstart`: the whole life of an asset, on a home that is thrown away.
 
-use std::{fs, path::PathBuf};
+use std::{collections::BTreeMap, fs, path::PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use billhook::{
-    Hook, HookError, HookReply, Host, Install, Json, PendingUsage,
+    Hook, HookError, HookReply, Host, Install, Json, PendingUsage, PluginSummary,
     data::{Asset, AssetChanges, Contract, Offering, Order, User},
 };
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::{listplugins, output::Output, packplugin, progress::Progress};
@@ -51,7 +52,7 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> anyhow::Result<()> 
     let removed = host.remove(&packed.id, true)?;
     report.say(&format!("\n{} was removed again", removed.id))?;
     if output.is_json() {
-        return output.json(&json!({ "plugin": installed.plugin, "calls": report.calls }));
+        return output.json(&Told { plugin: installed.plugin, calls: report.calls });
     }
     output.text(
         "\nWhat to try next:
@@ -146,29 +147,37 @@ fn life(host: &Host, asset_type: &str, report: &mut Report<'_>) -> anyhow::Resul
 
 /// A product order of TM Forum's API 622 as the objects that hooks take.
 fn order_from_tmf(text: &str, asset: &Asset) -> anyhow::Result<Order> {
-    let order: Value = serde_json::from_str(text)?;
+    let (order, document): (Value, Json) = (serde_json::from_str(text)?, Json::new(text)?);
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let parties = order["relatedParty"].as_array().into_iter().flatten();
     let customer = parties.filter(|party| party["role"] == "customer").map(|party| &party["partyOrPartyRole"]).next();
     let customer = customer.context("the order has no customer")?;
-    let contract = |item: &Value| Contract {
-        item_id: text(&item["id"]),
-        product_id: item["product"]["id"].as_str().map(str::to_owned),
-        offering: Offering {
-            off_id: text(&item["productOffering"]["id"]),
-            name: text(&item["productOffering"]["name"]),
-            asset: Some(asset.clone()),
-            ..Offering::default()
-        },
-        pricing_model: json!({ "pay_per_use": item["itemPrice"] }).into(),
-        ..Contract::default()
+    let prices = |index: usize| -> anyhow::Result<Json<'static>> {
+        let price = document.pointer::<Json>(&format!("/productOrderItem/{index}/itemPrice"));
+        let price = price.map_err(|error| anyhow!("the order's prices: {error}"))?;
+        Ok(Json::from_value(&BTreeMap::from([("pay_per_use", price)]))?)
     };
+    let contract = |(index, item): (usize, &Value)| -> anyhow::Result<Contract> {
+        Ok(Contract {
+            item_id: text(&item["id"]),
+            product_id: item["product"]["id"].as_str().map(str::to_owned),
+            offering: Offering {
+                off_id: text(&item["productOffering"]["id"]),
+                name: text(&item["productOffering"]["name"]),
+                asset: Some(asset.clone()),
+                ..Offering::default()
+            },
+            pricing_model: prices(index)?,
+            ..Contract::default()
+        })
+    };
+    let items = order["productOrderItem"].as_array().into_iter().flatten();
     Ok(Order {
         order_id: text(&order["id"]),
         customer: User { username: text(&customer["id"]), complete_name: text(&customer["name"]), ..User::default() },
         date: text(&order["orderDate"]).try_into()?,
         tax_address: Json::default(),
-        contracts: order["productOrderItem"].as_array().into_iter().flatten().map(contract).collect(),
+        contracts: items.enumerate().map(contract).collect::<anyhow::Result<_>>()?,
         extra: Json::default(),
     })
 }
@@ -176,7 +185,21 @@ fn order_from_tmf(text: &str, asset: &Asset) -> anyhow::Result<Order> {
 /// Prints calls as they are answered, or keeps them for one document.
 struct Report<'a> {
     output: &'a Output,
-    calls: Vec<Value>,
+    calls: Vec<Call>,
+}
+
+/// A call that was answered.
+#[derive(Serialize)]
+struct Call {
+    hook: &'static str,
+    answer: HookReply,
+}
+
+/// What is told in one document.
+#[derive(Serialize)]
+struct Told {
+    plugin: PluginSummary,
+    calls: Vec<Call>,
 }
 
 impl Report<'_> {
@@ -195,7 +218,7 @@ impl Report<'_> {
     fn call(&mut self, hook: Hook, answer: Result<HookReply, HookError>) -> anyhow::Result<()> {
         let answer = answer.with_context(|| format!("the example plugin refused {hook}"))?;
         self.say(&format!("  {:<36}{}", hook.name(), described(&answer)))?;
-        self.calls.push(json!({ "hook": hook.name(), "answer": answer }));
+        self.calls.push(Call { hook: hook.name(), answer });
         Ok(())
     }
 }

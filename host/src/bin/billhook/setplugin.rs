@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
-use billhook::{Host, HostError, RuntimeSettings};
+use anyhow::anyhow;
+use billhook::{Host, HostError, RuntimeSettings, parse_located};
 
 use crate::{Global, IsolationArgument, PluginId, output::Output, progress::Progress, read_text};
 
@@ -68,9 +68,9 @@ fn runtime(arguments: &Arguments, host: &Host) -> anyhow::Result<Option<RuntimeS
     let mut runtime = present.clone();
     if let Some(path) = &arguments.runtime {
         let text = read_text(path)?;
-        let refused = || format!("{} is refused", path.display());
-        let fields: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&text).with_context(refused)?;
-        runtime = serde_json::from_str(&text).with_context(refused)?;
+        let refused = |problem: String| anyhow!("{} is refused: {problem}", path.display());
+        let fields: serde_json::Map<String, serde_json::Value> = parse_located(&text).map_err(refused)?;
+        runtime = parse_located(&text).map_err(refused)?;
         // A file of limits doesn't take a plugin out of its worker by leaving out where it runs.
         if !fields.contains_key("isolation") {
             runtime.isolation = present.isolation;

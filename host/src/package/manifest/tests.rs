@@ -149,7 +149,8 @@ fn duplicate_keys_byte_order_marks_and_utf_16_are_refused() {
         (b"{} {}".to_vec(), "trailing characters"),
         (b"{\"name\": ".to_vec(), "EOF"),
         (b"".to_vec(), "EOF"),
-        ("[".repeat(100_000).into_bytes(), "recursion limit"),
+        ("[".repeat(100_000).into_bytes(), "EOF"),
+        (("[".repeat(100_000) + &"]".repeat(100_000)).into_bytes(), "recursion limit"),
         (vec![b' '; 2_000_000], "bytes"),
     ] {
         let found = violations(&bytes).join("");

@@ -1,12 +1,17 @@
 //! The views of asset types that clients of the Business API Ecosystem know, where they know them.
 
+use std::borrow::Cow;
+
 use axum::{
     Json,
     extract::State,
     http::{HeaderMap, Method, StatusCode, header},
 };
+use billhook_plugin_api::{
+    Json as Document,
+    json_tree::{JsonKind, JsonNode, JsonTree},
+};
 use serde::Serialize;
-use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::{
@@ -45,7 +50,7 @@ struct AssetType {
     /// The form that sellers fill in, as `package.json` has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
-    form: Option<Value>,
+    form: Option<Document<'static>>,
     /// The order of its fields.
     #[serde(skip_serializing_if = "Option::is_none")]
     form_order: Option<Vec<String>>,
@@ -86,16 +91,16 @@ fn base(app: &App, headers: &HeaderMap) -> String {
 
 /// The asset type of a plugin; none if it takes no calls, or is an add-on and nothing else.
 fn asset_type(details: &PluginDetails, base: &str) -> Option<AssetType> {
-    let manifest: &Map<String, Value> = details.manifest.as_object()?;
+    let manifest = JsonTree::read(details.manifest.as_str()).ok()?;
     let texts = |key: &str| -> Vec<String> {
-        let list = manifest.get(key).and_then(Value::as_array).into_iter().flatten();
-        list.filter_map(|value| value.as_str().map(str::to_owned)).collect()
+        let list = manifest.root().get(key).into_iter().flat_map(JsonNode::elements);
+        list.filter_map(|value| value.text().map(Cow::into_owned)).collect()
     };
     let (summary, formats) = (&details.summary, texts("formats"));
     if formats.is_empty() || summary.status == Status::Disabled {
         return None;
     }
-    let form = manifest.get("form").filter(|form| form.as_object().is_some_and(|form| !form.is_empty())).cloned();
+    let form = manifest.root().get("form").filter(|form| form.kind() == JsonKind::Object && !form.is_empty());
     Some(AssetType {
         href: format!("{base}{TYPES}/{}", percent_encoding::utf8_percent_encode(&summary.id, UNRESERVED)),
         id: summary.id.clone(),
@@ -105,7 +110,7 @@ fn asset_type(details: &PluginDetails, base: &str) -> Option<AssetType> {
         media_types: texts("media_types"),
         formats,
         overrides: texts("overrides"),
-        form,
+        form: form.and_then(|form| form.parse().ok()),
         form_order: Some(texts("form_order")).filter(|order| !order.is_empty()),
     })
 }

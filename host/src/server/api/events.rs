@@ -109,8 +109,11 @@ async fn emit(State(app): State<App>, JsonBody(body): JsonBody<EventBody>) -> Re
         let is_uuid = uuid::Uuid::try_parse(&id).map_err(|_| "the event's id is no UUID");
         event.id = is_uuid.map_err(|problem| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, problem))?.to_string();
     }
-    event.object_id = object_id.or_else(|| data.pointer::<ObjectId>("/id").ok().flatten());
     event.data = data;
+    event = match object_id {
+        Some(id) => event.about(id),
+        None => event.about_own_id().map_err(EventError::from)?,
+    };
     // Its before handlers end at their deadlines.
     let key = format!("event {name}");
     let emit = move |host: &Host| -> Result<EmittedBody, EventError> {

@@ -6,6 +6,7 @@ use axum::{
     http::{HeaderMap, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use billhook_plugin_api::Json as Document;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
@@ -58,7 +59,7 @@ struct DowngradeBody {
     version: Option<String>,
     /// Settings for the older version; those that are there unless set.
     #[schema(value_type = Option<Object>)]
-    settings: Option<Value>,
+    settings: Option<Document<'static>>,
 }
 
 /// The place of a plugin among the listeners of an event.
@@ -187,7 +188,7 @@ async fn show(
 ) -> Result<Json<PluginDetails>, Problem> {
     let mut details = app.manage(move |host| host.show(&id)).await??;
     if client.scope < Scope::Manage {
-        details.settings = Value::Null;
+        details.settings = Document::from(Value::Null);
         hide_reason(&mut details);
     }
     Ok(Json(details))
@@ -277,9 +278,11 @@ async fn downgrade(
     body: Option<JsonBody<DowngradeBody>>,
 ) -> Result<Json<PluginSummary>, Problem> {
     let DowngradeBody { version, settings } = body.map(|JsonBody(body)| body).unwrap_or_default();
-    let settings = settings.map(|settings| settings.to_string());
     let downgraded = app.manage(move |host| {
-        host.downgrade(&id, &Downgrade { version: version.as_deref(), settings: settings.as_deref() })
+        host.downgrade(
+            &id,
+            &Downgrade { version: version.as_deref(), settings: settings.as_ref().map(Document::as_str) },
+        )
     });
     Ok(Json(downgraded.await??))
 }
@@ -292,7 +295,7 @@ async fn set_enabled(
     Ok(Json(app.manage(move |host| host.set_enabled(&id, enabled)).await??))
 }
 
-async fn settings(State(app): State<App>, PathPart(id): PathPart) -> Result<Json<Value>, Problem> {
+async fn settings(State(app): State<App>, PathPart(id): PathPart) -> Result<Json<Document<'static>>, Problem> {
     Ok(Json(app.manage(move |host| host.show(&id)).await??.settings))
 }
 

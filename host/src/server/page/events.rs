@@ -78,17 +78,16 @@ async fn emit(State(app): State<App>, OwnForm { viewer, form }: OwnForm<EmitForm
             return events_page(&app, viewer, form, Some(problem)).await;
         }
     };
-    let mut event = NewEvent::new(form.event.trim());
-    let object = form.object.trim();
-    // As with the command: a number is sent as one, and without any it is the data's own.
-    event.object_id = match object {
-        "" => data.pointer::<ObjectId>("/id").ok().flatten(),
-        text => {
-            let number = text.parse::<i64>().ok().filter(|number| number.to_string() == text);
-            Some(number.map_or_else(|| text.into(), ObjectId::from))
-        }
+    let event = NewEvent::new(form.event.trim()).with_data(data);
+    // As with the command: without any it is the data's own.
+    let event = match form.object.trim() {
+        "" => event.about_own_id(),
+        text => Ok(event.about(ObjectId::typed(text))),
     };
-    event.data = data;
+    let mut event = match event {
+        Ok(event) => event,
+        Err(error) => return events_page(&app, viewer, form, Some(EventError::from(error).into())).await,
+    };
     let key = format!("event {}", form.event);
     let emitted = app.call(&key, None, move |host| -> Result<_, EventError> {
         event.data = host.before(&event)?;
@@ -205,8 +204,7 @@ async fn delivery(State(app): State<App>, viewer: Viewer, PathPart(part): PathPa
     let found = app.manage(move |host| host.delivery(number)).await;
     let found = found.map_err(|problem| Failure::of(&app, &viewer, problem))?;
     let (delivery, event, executions) = found.map_err(|error| Failure::of(&app, &viewer, error))?;
-    let data = event.data.parse::<serde_json::Value>().ok();
-    let data = data.and_then(|data| serde_json::to_string_pretty(&data).ok()).unwrap_or_default();
+    let data = format!("{:#}", event.data);
     let frame = Frame::new(&app, format!("Delivery {number}"), "deliveries", viewer);
     let (date, rows) = (event.date.to_string(), executions.iter().map(Row::of).collect());
     Ok(show(StatusCode::OK, &DeliveryPage { frame, delivery, date, data, rows }))

@@ -91,25 +91,21 @@ async fn plugin_page(
     let found = app.manage(move |host| host.show(&id)).await.map_err(|problem| Failure::of(app, &viewer, problem))?;
     let mut plugin = found.map_err(|error| Failure::of(app, &viewer, error))?;
     // The rules held when it was installed.
-    let manifest = Manifest::parse(plugin.manifest.to_string().as_bytes()).ok();
-    let form = manifest.as_ref().map(|manifest| manifest.form.clone()).unwrap_or_default();
-    let addon = manifest.and_then(|manifest| manifest.addon).map(|addon| addon.id);
-    let pretty = |value: &serde_json::Value| serde_json::to_string_pretty(value).unwrap_or_default();
-    let texts = |key: &str| -> Vec<String> {
-        let list = plugin.manifest.get(key).and_then(serde_json::Value::as_array).into_iter().flatten();
-        list.filter_map(|value| value.as_str().map(str::to_owned)).collect()
-    };
+    let manifest = Manifest::parse(plugin.manifest.as_str().as_bytes()).ok();
+    let of_manifest = |texts: fn(&Manifest) -> Vec<String>| manifest.as_ref().map(texts).unwrap_or_default();
     let facts = vec![
-        ("Formats", texts("formats")),
-        ("Media types", texts("media_types")),
-        ("Overrides", texts("overrides")),
-        ("Hears of", texts("events")),
+        ("Formats", of_manifest(|manifest| manifest.formats.iter().map(|format| format.name().to_owned()).collect())),
+        ("Media types", of_manifest(|manifest| manifest.media_types.clone())),
+        ("Overrides", of_manifest(|manifest| manifest.overrides.clone())),
+        ("Hears of", of_manifest(|manifest| manifest.events.clone())),
     ];
     let is_asset_type = !facts[0].1.is_empty();
-    let settings = viewer.may_manage().then(|| pretty(&plugin.settings));
+    let (form, addon) = manifest.map(|manifest| (manifest.form, manifest.addon)).unwrap_or_default();
+    let addon = addon.map(|addon| addon.id);
+    let settings = viewer.may_manage().then(|| format!("{:#}", plugin.settings));
     let history = plugin.history.iter().rev();
     let history = history.map(|entry| (entry.version.clone(), moment(entry.installed_at * 1000))).collect();
-    let manifest = pretty(&plugin.manifest);
+    let manifest = format!("{:#}", plugin.manifest);
     if !viewer.may_manage() {
         hide_reason(&mut plugin);
     }
