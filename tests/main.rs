@@ -15,6 +15,8 @@ mod crash;
 mod dispatch;
 /// The commands in the documents.
 mod docs;
+/// Documents that pass through: whatever JSON allows comes out as it went in.
+mod documents;
 /// An embedder's own program as the child process.
 mod embedding;
 /// Events, handlers, the delivery ledger and the execution log.

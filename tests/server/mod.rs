@@ -16,3 +16,5 @@ mod provisioning;
 mod python;
 /// Options, certificates, and how a server starts.
 mod start;
+
+pub(crate) use page::{log_in, mark};

@@ -7,7 +7,7 @@ use crate::support::{Answer, Home, Package, Server, token, wait_for};
 const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
 
 /// Logs in, and answers the cookie.
-fn log_in(server: &Server, token: &str) -> String {
+pub(crate) fn log_in(server: &Server, token: &str) -> String {
     let answer = server.request("POST", "/login", &[FORM], format!("token={token}&next=/log").as_bytes()).is(303);
     assert_eq!(answer.header("location"), "/log");
     let cookie = answer.header("set-cookie");
@@ -16,7 +16,7 @@ fn log_in(server: &Server, token: &str) -> String {
 }
 
 /// The mark that the forms of a page carry.
-fn mark(page: &Answer) -> String {
+pub(crate) fn mark(page: &Answer) -> String {
     let rest = page.body.split("name=\"csrf\" value=\"").nth(1).expect("a form");
     rest.split('"').next().expect("a value").to_owned()
 }

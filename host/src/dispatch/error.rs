@@ -8,6 +8,7 @@ use serde::{Serialize, Serializer, ser::SerializeStruct};
 use super::Forbidden;
 use crate::{
     ledger::LedgerError,
+    package::form::FormProblem,
     runtime::{CallFailure, Fault, FaultKind},
 };
 
@@ -127,6 +128,17 @@ impl HookError {
     #[cold]
     pub(crate) fn bad_value(hook: Hook, plugin: &str, message: String) -> Self {
         Self::of_host(hook, Some(plugin), ErrorKind::BadValue, message)
+    }
+
+    /// What a seller filled into the form of an asset type can't be taken.
+    #[cold]
+    pub(crate) fn of_form(hook: Hook, plugin: &str, problem: FormProblem) -> Self {
+        match problem {
+            FormProblem::NoObject => {
+                Self::bad_value(hook, plugin, "the asset's meta_info has to be an object".to_owned())
+            }
+            FormProblem::Fields(problem) => Self::invalid(hook, plugin, problem),
+        }
     }
 
     #[cold]

@@ -9,7 +9,7 @@ use std::{
 use billhook_plugin_api::{
     Hook, Json,
     call::{HookCall, HookObjects, HookReply, MissingObject, OwnedHookCall},
-    data::Event,
+    data::{Asset, Event},
 };
 
 use super::{
@@ -21,6 +21,8 @@ use crate::{
     events::{ListenerKind, NewEvent},
     executions::{ExecutionStatus, Name, Note},
     ledger::Record,
+    package::form,
+    registry::Status,
     runtime::Instance,
 };
 
@@ -55,6 +57,7 @@ impl Dispatcher {
     #[inline]
     pub(crate) fn call(&self, target: Target<'_>, call: HookCall<'_>) -> Result<Option<HookReply>, HookError> {
         let table = self.table.load();
+        self.check_form(&table, target, &call)?;
         let returned = if table.is_listened_to(call.hook()) {
             self.call_and_tell(target, call)
         } else {
@@ -79,10 +82,36 @@ impl Dispatcher {
         if table.generation == generation {
             return Err(error);
         }
+        self.check_form(&table, target, &call)?;
         if table.is_listened_to(call.hook()) {
             return self.call_and_tell(target, call);
         }
         about_asset(self.route(&table, target, call), &call)
+    }
+
+    /// Refuses a new asset whose seller filled in what the form doesn't allow. Within a pair that was looked at before the work: what
+    /// the work found may be older than the form.
+    #[inline]
+    fn check_form(&self, table: &Table, target: Target<'_>, call: &HookCall<'_>) -> Result<(), HookError> {
+        match call {
+            HookCall::OnPostProductSpecValidation { asset, .. } => {
+                self.check_form_of(table, target, call.hook(), asset)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    #[cold]
+    fn check_form_of(&self, table: &Table, target: Target<'_>, hook: Hook, asset: &Asset) -> Result<(), HookError> {
+        // A plugin that isn't there, or takes no calls, is told of by the call itself.
+        let Ok(slot) = target.slot(hook, table) else { return Ok(()) };
+        if slot.row().status != Status::Enabled {
+            return Ok(());
+        }
+        let manifest =
+            slot.manifest(hook).or_else(|_| target.slot(hook, &self.table_after_refresh())?.manifest(hook))?;
+        form::check(&manifest, &asset.meta_info)
+            .map_err(|problem| HookError::of_form(hook, &slot.row().id, problem).about(&asset.id))
     }
 
     /// Calls a hook of a pair. What its listeners are told is returned, and recorded when the whole pair went through.

@@ -9,12 +9,11 @@ use billhook_plugin_api::{
 use super::{
     Lifecycle,
     bundles::{BundleError, Catalogue, assets_of_asset, assets_of_offering},
-    form,
 };
 use crate::{
     dispatch::{Dispatcher, HookError, Returned, Target},
     ledger::Record,
-    package::Format,
+    package::{Format, form},
 };
 
 /// Why nothing was begun: no hook of the pair that follows will run, and the work must not.
@@ -228,12 +227,8 @@ impl<'a> Lifecycle<'a> {
         let id = manifest.id();
         form::check_asset(&manifest, new.format, new.media_type)
             .map_err(|problem| HookError::invalid(hook, &id, problem))?;
-        let meta_info = form::fill(&manifest, new.meta_info).map_err(|problem| match problem {
-            form::Problem::NoObject => {
-                HookError::bad_value(hook, &id, "the asset's meta_info has to be an object".to_owned())
-            }
-            form::Problem::Missing(problem) => HookError::invalid(hook, &id, problem),
-        })?;
+        let meta_info = form::fill(&manifest, new.meta_info);
+        let meta_info = meta_info.map_err(|problem| HookError::of_form(hook, &id, problem))?;
         let ProductSpecValidation { provider, asset_t, media_type, url, .. } = *new;
         let call = HookCall::OnPreProductSpecValidation { provider, asset_t, media_type, url };
         let Returned { records, .. } = self.dispatcher.call_in_pair(Target::Type(asset_t), call)?;

@@ -7,7 +7,6 @@
 
 mod around;
 mod bundles;
-mod form;
 mod notify;
 
 pub use around::{

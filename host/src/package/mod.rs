@@ -4,6 +4,7 @@
 
 mod archive;
 mod check;
+pub(crate) mod form;
 mod inspect;
 mod manifest;
 mod names;
