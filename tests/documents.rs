@@ -130,6 +130,33 @@ fn what_hooks_and_settings_are_given_reaches_plugins_and_comes_back_to_the_lette
     assert_eq!(count(&told.body), sent - 1 + IN_ACQUISITION, "the asset as the hook left it");
 }
 
+#[test]
+fn a_package_json_is_shown_as_it_is_written() {
+    let home = Home::new();
+    // What the rules don't look at: an unknown field, and an event that is none.
+    let written = r#"{"price": 117.6333113940001712,  "most": 1e999999999, "id": 18446744073709551616}"#;
+    let events = r#"[1e999, "clients.create"]"#;
+    let package = Package::new("Passer").of("passer").field("pull_accounting", json!(true));
+    let package = package.written("vendor", written).written("events", events);
+    let package = package.written("form", r#"{"note": {"type": "text", "most": 1e999}}"#);
+    let package = package.written("addon", r#"{"id": "passer", "config_vars": [], "since": -0}"#);
+    let warned = home.load(&package).succeeded().stderr;
+    assert!(warned.contains("$.vendor is not a field") && warned.contains("$.events[0] is no text"), "{warned}");
+    for arguments in [&["--json", "showplugin", "passer"][..], &["showplugin", "passer"]] {
+        let shown = home.run(arguments).succeeded().stdout;
+        for part in ["117.6333113940001712", "1e999999999", "18446744073709551616", "-0", "1e999"] {
+            assert!(shown.contains(part), "{part}: {shown}");
+        }
+    }
+    let server = Server::start(&home);
+    assert!(server.get("/api/v1/plugins/passer").is(200).body.contains(&written[..]));
+    let types = server.get("/charging/api/assetManagement/assetTypes/passer").is(200).body;
+    assert!(types.contains(r#""form":{"note": {"type": "text", "most": 1e999}}"#), "{types}");
+    // It hears of the event all the same.
+    let emitted = server.post("/api/v1/events", &json!({"event": "clients.create"})).is(201).json();
+    assert_eq!(emitted["deliveries"], json!([1]));
+}
+
 /// An object of values as their JSON forms.
 fn json_of(values: &[(&str, &dyn ErasedJson)]) -> String {
     let members: Vec<String> = values.iter().map(|(name, value)| format!("{name:?}:{}", value.json())).collect();

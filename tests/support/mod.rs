@@ -52,6 +52,8 @@ pub(crate) struct Package {
     library: Vec<u8>,
     library_name: String,
     extra: Vec<(String, Vec<u8>)>,
+    /// What stands in package.json as it is written, for a field's name: its value.
+    written: Vec<(String, String)>,
 }
 
 impl Package {
@@ -59,7 +61,7 @@ impl Package {
         let manifest =
             json!({"name": name, "author": "acme", "version": "1.0", "module": "fixture", "formats": ["URL"]});
         let library_name = format!("{}fixture{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
-        Package { manifest, library: Vec::new(), library_name, extra: Vec::new() }.of("healthy")
+        Package { manifest, library: Vec::new(), library_name, extra: Vec::new(), written: Vec::new() }.of("healthy")
     }
 
     /// Takes the library of another fixture.
@@ -75,6 +77,12 @@ impl Package {
     /// Sets a field of package.json.
     pub(crate) fn field(mut self, key: &str, value: Value) -> Self {
         self.manifest[key] = value;
+        self
+    }
+
+    /// Sets a field of package.json to what is written here, which may be more than a value can hold.
+    pub(crate) fn written(mut self, key: &str, text: &str) -> Self {
+        self.written.push((key.to_owned(), text.to_owned()));
         self
     }
 
@@ -100,10 +108,12 @@ impl Package {
     pub(crate) fn write(&self, folder: &Path) -> PathBuf {
         let files = tempfile::tempdir().expect("a folder");
         let mut packed = Vec::new();
-        let content = [
-            ("package.json".to_owned(), self.manifest.to_string().into_bytes()),
-            (self.library_name.clone(), self.library.clone()),
-        ];
+        let mut manifest = self.manifest.to_string();
+        for (key, text) in &self.written {
+            manifest = manifest.replacen('{', &format!("{{\n  {key:?}: {text},"), 1);
+        }
+        let content =
+            [("package.json".to_owned(), manifest.into_bytes()), (self.library_name.clone(), self.library.clone())];
         for (index, (name, bytes)) in content.iter().chain(&self.extra).enumerate() {
             let path = files.path().join(index.to_string());
             fs::write(&path, bytes).expect("written");

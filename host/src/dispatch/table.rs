@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use billhook_plugin_api::Hook;
+use billhook_plugin_api::{Hook, json_tree::JsonTree};
 use foldhash::fast::RandomState;
 
 use super::{Loader, Slot, same};
@@ -69,11 +69,13 @@ impl Table {
                 && let Some(events) = row.events.as_deref()
             {
                 // What is no text was warned of when the package was loaded.
-                let events: Vec<serde_json::Value> = serde_json::from_str(events).unwrap_or_default();
+                let events = JsonTree::read(events).map(|events| {
+                    events.root().elements().filter_map(|event| Some(event.text()?.into_owned())).collect()
+                });
                 listening.push(ListeningPlugin {
                     id: row.id.clone(),
                     priority: row.priority.unwrap_or(DEFAULT_PRIORITY),
-                    events: events.iter().filter_map(|event| event.as_str().map(str::to_owned)).collect(),
+                    events: events.unwrap_or_default(),
                 });
             }
             new.insert(row, slot);
