@@ -31,8 +31,12 @@ mod packages;
 mod server;
 /// What a plugin is offered: state, settings, log.
 mod services;
-/// The standard streams and signals of the command.
+/// The signals that the command takes, and what it does as the first process of a container.
+mod signals;
+/// The standard streams of the command.
 mod streams;
+/// What becomes of a server to which the system gives no threads.
+mod threads;
 /// The command: what it prints, where, and how it exits.
 mod verbs;
 /// Versions of a plugin: repaired, refused, with their settings.

@@ -1,18 +1,18 @@
-//! The standard streams and signals: whatever becomes of what is written, the work, its answers and its exit code are the same.
+//! The standard streams: whatever becomes of what is written, the work, its answers and its exit code are the same.
 
 use std::{
     fs::{self, File, OpenOptions},
     io::{BufRead, BufReader, Read},
+    net::{TcpListener, TcpStream},
     os::unix::process::CommandExt,
     process::{Command, Stdio},
     thread,
     time::Duration,
 };
 
-use rustix::process::{Pid, Signal, kill_process};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::support::{BILLHOOK, Home, Killed, Package, Server, asset, order, run, wait_for};
+use crate::support::{Home, Killed, Package, Server, deed, home_with_rogue, run, run_on_terminal, signal, wait_for};
 
 /// What standard error may be like.
 #[derive(Debug, Clone, Copy)]
@@ -53,20 +53,6 @@ fn with_errors(command: &mut Command, errors: Errors) -> Option<std::io::PipeRea
     None
 }
 
-/// A home with a plugin that does what its asset says.
-fn home_with_rogue() -> Home {
-    let home = Home::new();
-    let package = Package::new("Rogue").of("rogue").write(home.folder());
-    home.run(&["loadplugin", package.to_str().expect("UTF-8")]).succeeded();
-    home
-}
-
-fn objects(deed: &str, what: &str) -> Value {
-    let mut asset = json!(asset("Rogue"));
-    asset["meta_info"] = json!({ "do": deed, "what": what });
-    json!({ "asset": asset, "order": order() })
-}
-
 #[test]
 fn a_server_answers_and_ends_well_whatever_becomes_of_its_log() {
     for errors in ERRORS {
@@ -80,13 +66,13 @@ fn a_server_answers_and_ends_well_whatever_becomes_of_its_log() {
         let address = line.trim().strip_prefix("listening on http://").expect("it says where it is").to_owned();
         let client = ureq::Agent::new_with_defaults();
         let bearer = format!("Bearer {}", token.trim());
-        for (number, deed) in ["print", "state"].into_iter().cycle().take(60).enumerate() {
+        for (number, what) in ["print", "state"].into_iter().cycle().take(60).enumerate() {
             // Two lines of a thousand bytes each time: more than a pipe holds.
             let answered = client
                 .post(format!("http://{address}/api/v1/hooks/on_product_acquisition"))
                 .header("authorization", &bearer)
                 .header("content-type", "application/json")
-                .send(objects(deed, "1000").to_string());
+                .send(deed(what, "1000").to_string());
             let answered = answered.unwrap_or_else(|error| panic!("{errors:?}, call {number}: {error}"));
             assert_eq!(answered.status(), 200, "{errors:?}");
         }
@@ -95,20 +81,15 @@ fn a_server_answers_and_ends_well_whatever_becomes_of_its_log() {
         if matches!(errors, Errors::Full | Errors::Broken) {
             assert!(metrics.contains("billhook_log_lines_lost_total"), "{errors:?}: {metrics}");
         }
-        signal(server.0.id(), Signal::TERM);
+        signal(server.0.id(), libc::SIGTERM);
         assert_eq!(server.0.wait().expect("ended").code(), Some(0), "{errors:?}");
         drop(unread);
     }
 }
 
-fn signal(process: u32, signal: Signal) {
-    let process = i32::try_from(process).ok().and_then(Pid::from_raw).expect("a process");
-    kill_process(process, signal).expect("it is there");
-}
-
 #[test]
 fn a_verb_does_its_work_and_ends_as_it_does_whatever_its_streams_are() {
-    let answer = |home: &Home| home.file("objects.json", &objects("", "").to_string());
+    let answer = |home: &Home| home.file("objects.json", &deed("", "").to_string());
     for errors in ERRORS {
         let home = home_with_rogue();
         let (objects, package) = (answer(&home), Package::new("Other").write(home.folder()));
@@ -139,49 +120,14 @@ fn a_verb_does_its_work_and_ends_as_it_does_whatever_its_streams_are() {
 #[test]
 fn what_plugins_print_and_close_is_no_part_of_an_answer() {
     let home = home_with_rogue();
-    for deed in ["print", "close-output"] {
-        let objects = home.file("objects.json", &objects(deed, "10").to_string());
+    for what in ["print", "close-output"] {
+        let objects = home.file("objects.json", &deed(what, "10").to_string());
         let said = home.run(&["--json", "callplugin", "rogue", "on_product_acquisition", "--objects", &objects]);
-        assert_eq!(said.succeeded().json()["outcome"], "ok", "{deed}");
+        assert_eq!(said.succeeded().json()["outcome"], "ok", "{what}");
     }
     let server = Server::start(&home);
-    for deed in ["print", "close-output", "print"] {
-        server.post("/api/v1/hooks/on_product_acquisition", &objects(deed, "10")).is(200);
-    }
-}
-
-#[test]
-fn every_signal_that_ends_a_process_lets_a_server_end_what_it_began() {
-    let signals = [
-        Signal::HUP,
-        Signal::INT,
-        Signal::QUIT,
-        Signal::TERM,
-        Signal::USR1,
-        Signal::USR2,
-        Signal::ALARM,
-        Signal::VTALARM,
-        Signal::PROF,
-        Signal::XCPU,
-        Signal::IO,
-        Signal::POWER,
-    ];
-    let home = home_with_rogue();
-    for sent in signals {
-        let server = Server::start(&home);
-        let slow = objects("sleep", "700");
-        thread::scope(|scope| {
-            let call = scope.spawn(|| server.post("/api/v1/hooks/on_product_acquisition", &slow));
-            wait_for("the call", || server.get("/api/v1/plugins/rogue").status == 200);
-            thread::sleep(Duration::from_millis(200));
-            signal(server.id(), sent);
-            // A closed terminal is told twice.
-            if sent == Signal::HUP {
-                signal(server.id(), sent);
-            }
-            assert_eq!(call.join().expect("no panic").status, 200, "{sent:?}");
-        });
-        assert_eq!(server.wait().code(), Some(0), "{sent:?}");
+    for what in ["print", "close-output", "print"] {
+        server.post("/api/v1/hooks/on_product_acquisition", &deed(what, "10")).is(200);
     }
 }
 
@@ -222,66 +168,165 @@ fn only_verbs_that_are_to_make_a_home_make_one() {
 #[test]
 fn nothing_that_others_say_hides_what_is_shown() {
     let home = home_with_rogue();
-    let objects = home.file("objects.json", &objects("hide", "").to_string());
+    let objects = home.file("objects.json", &deed("hide", "").to_string());
     let call = ["callplugin", "rogue", "on_product_acquisition", "--objects", &objects];
+    let hidden = |text: &str| text.chars().find(|c| matches!(c, '\u{1b}' | '\u{202e}' | '\u{200f}' | '\u{7f}'));
     for before in [&["-vvv"] as &[&str], &["-vvv", "--json"]] {
         let said = home.run(&[before, &call].concat()).succeeded();
-        let hidden = |text: &str| text.chars().find(|c| matches!(c, '\u{1b}' | '\u{202e}' | '\u{200f}' | '\u{7f}'));
         assert_eq!(hidden(&said.stdout), None, "{}", said.stdout);
         assert_eq!(hidden(&said.stderr), None, "{}", said.stderr);
         assert_eq!(said.json()["changes"]["meta_info"], "\u{1b}[2J\u{202e}evil\u{200f}", "it means the same");
+        assert_eq!(said.stderr.matches("evil").count(), 3, "its log and what it printed: {}", said.stderr);
+        let (code, shown) = run_on_terminal(&mut home.command(&[before, &call].concat()));
+        assert_eq!((code, shown.contains("\u{1b}[2J")), (Some(0), false), "{shown}");
+        assert!(!shown.contains(['\u{202e}', '\u{200f}', '\u{7f}']) && shown.contains("evil"), "{shown}");
+    }
+    let server = Server::start(&home);
+    for path in ["/a\u{1b}[2J", "/\u{202e}evil", "/%1b%5b2J", "/line%0aINFO"] {
+        let mut stream = TcpStream::connect(&server.address).expect("connected");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", server.address);
+        std::io::Write::write_all(&mut stream, request.as_bytes()).expect("sent");
+        let _ = stream.read_to_end(&mut Vec::new());
+    }
+    server.post("/api/v1/hooks/on_product_acquisition", &deed("hide", "")).is(200);
+    assert!(server.stop());
+    let log = fs::read_to_string(home.folder().join("server.log")).expect("text");
+    assert_eq!(hidden(&log), None, "{log}");
+    assert!(log.matches("evil").count() >= 3, "{log}");
+    for line in log.lines() {
+        serde_json::from_str::<Value>(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+    }
+}
+
+/// A server whose log goes into a pipe, and its address.
+fn server_with_log(home: &Home, log: std::io::PipeWriter) -> (Killed, String) {
+    let mut command = home.command(&["serve", "--listen", "127.0.0.1:0", "--insecure-no-auth"]);
+    let mut server = Killed::start(command.stdout(Stdio::piped()).stderr(log));
+    let mut line = String::new();
+    BufReader::new(server.0.stdout.take().expect("piped")).read_line(&mut line).expect("read");
+    (server, line.trim().strip_prefix("listening on ").expect("it says where it is").to_owned())
+}
+
+fn call(address: &str, what: &str, how: &str) {
+    let call = ureq::post(format!("{address}/api/v1/hooks/on_product_acquisition"));
+    let answer = call.content_type("application/json").send(deed(what, how).to_string());
+    assert_eq!(answer.expect("answered").status(), 200);
+}
+
+#[test]
+fn lines_of_the_log_that_were_lost_are_counted_and_told_once_they_can_be_written() {
+    let home = home_with_rogue();
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    let (mut server, address) = server_with_log(&home, writer);
+    // More than the queue and the pipe hold.
+    for _ in 0..8 {
+        call(&address, "print", "1000000");
+    }
+    let lost = || {
+        let metrics = ureq::get(format!("{address}/metrics")).call().expect("answered").body_mut().read_to_string();
+        let metrics = metrics.expect("text");
+        let count = metrics.lines().find_map(|line| line.strip_prefix("billhook_log_lines_lost_total "));
+        count.expect("it is there from the beginning").parse::<u64>().expect("a number")
+    };
+    wait_for("lines to be lost", || lost() > 0);
+    let read = thread::spawn(move || BufReader::new(reader).lines().collect::<Result<Vec<_>, _>>().expect("text"));
+    // Once it is read, there is room again: what is logged then is told, and what was lost before.
+    call(&address, "print", "7");
+    let all = lost();
+    signal(server.0.id(), libc::SIGTERM);
+    assert_eq!(server.0.wait().expect("ended").code(), Some(0));
+    drop(server);
+    let lines: Vec<Value> = read.join().expect("no panic").iter().map(|line| json_of(line)).collect();
+    let told: u64 = lines.iter().filter_map(|line| line["lost"].as_u64()).sum();
+    assert!(told >= all, "{told} of {all} were told");
+    assert!(lines.iter().any(|line| line["message"] == "asked to end: what is under way comes to its end"));
+}
+
+fn json_of(line: &str) -> Value {
+    serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
+}
+
+#[test]
+fn an_answer_is_whole_where_whoever_reads_it_is_slow_and_made_the_pipe_one_that_does_not_wait() {
+    let home = home_with_rogue();
+    let expected = home.run(&["completions", "bash"]).succeeded();
+    let (mut reader, writer) = std::io::pipe().expect("a pipe");
+    rustix::pipe::fcntl_setpipe_size(&writer, 4096).expect("set");
+    rustix::io::ioctl_fionbio(&writer, true).expect("set");
+    assert!(expected.stdout.len() > 2 * 4096, "it has to be longer than the pipe");
+    let mut command = home.command(&["completions", "bash"]);
+    let mut run = Killed::start(command.stdout(writer));
+    drop(command);
+    thread::sleep(Duration::from_millis(200));
+    let mut answer = String::new();
+    reader.read_to_string(&mut answer).expect("read");
+    assert_eq!(run.0.wait().expect("ended").code(), Some(0));
+    assert_eq!(answer, expected.stdout);
+}
+
+#[test]
+fn a_server_serves_whatever_becomes_of_its_standard_output() {
+    let home = home_with_rogue();
+    // Full from the beginning, and read by nobody.
+    let (mut reader, mut stuffed) = std::io::pipe().expect("a pipe");
+    rustix::pipe::fcntl_setpipe_size(&stuffed, 4096).expect("set");
+    std::io::Write::write_all(&mut stuffed, &[b'-'; 4096]).expect("written");
+    let broken = std::io::pipe().expect("a pipe").1;
+    for output in [Stdio::from(stuffed), Stdio::from(broken), Stdio::from(full())] {
+        // Nobody says where it is, so it has to be told.
+        let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("bound");
+        let mut command = home.command(&["serve", "--insecure-no-auth", "--listen", &port.to_string()]);
+        let mut server = Killed::start(command.stdout(output).stderr(Stdio::null()));
+        wait_for("the server", || TcpStream::connect(port).is_ok());
+        call(&format!("http://{port}"), "", "");
+        signal(server.0.id(), libc::SIGTERM);
+        assert_eq!(server.0.wait().expect("ended").code(), Some(0));
+    }
+    let mut said = String::new();
+    reader.read_to_string(&mut said).expect("read");
+    assert_eq!(said, "-".repeat(4096));
+}
+
+#[test]
+fn events_are_delivered_and_deliveries_end_where_nobody_reads_what_is_printed() {
+    let home = Home::new();
+    let task = home.file("nothing.sh", "#!/bin/sh\nexit 0\n");
+    fs::set_permissions(&task, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("set");
+    home.run(&["addhandler", "nothing", "--event", "clients.create", "--task", &task]).succeeded();
+    for (output, unread) in [
+        (Stdio::from(full()), None),
+        {
+            let (reader, writer) = std::io::pipe().expect("a pipe");
+            rustix::pipe::fcntl_setpipe_size(&writer, 4096).expect("set");
+            (Stdio::from(writer), Some(reader))
+        },
+        (Stdio::from(std::io::pipe().expect("a pipe").1), None),
+    ] {
+        let host = home.host();
+        for _ in 0..80 {
+            host.emit(&billhook::NewEvent::new("clients.create")).expect("emitted");
+        }
+        drop(host);
+        let mut command = home.command(&["deliver", "--until-done"]);
+        let mut deliver = Killed::start(command.stdout(output).stderr(Stdio::null()));
+        assert_eq!(deliver.0.wait().expect("ended").code(), Some(0));
+        drop(unread);
+        let all = home.host().deliveries(&billhook::DeliveryFilter::default()).expect("readable");
+        assert!(all.iter().all(|delivery| delivery.status == billhook::DeliveryStatus::Done));
     }
 }
 
 #[test]
-fn as_the_first_process_it_takes_the_ends_of_whatever_ends() {
-    // It needs the right to make a namespace of processes.
-    let may = Command::new("unshare").args(["--pid", "--fork", "--mount-proc", "true"]).status();
-    if !may.is_ok_and(|status| status.success()) {
-        eprintln!("skipped: no namespace of processes can be made");
-        return;
+fn the_last_words_of_a_plugin_that_crashes_are_in_the_log() {
+    let home = home_with_rogue();
+    for (what, number, words) in
+        [("segfault", libc::SIGSEGV, "about to crash"), ("overflow", libc::SIGABRT, "has overflowed its stack")]
+    {
+        let objects = home.file("objects.json", &deed(what, "").to_string());
+        let call = ["callplugin", "rogue", "on_product_acquisition", "--objects", &objects];
+        let output = home.command(&call).output().expect("started");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&output.status), Some(number), "{said}");
+        assert!(said.contains(words), "{said}");
     }
-    let home = Home::new();
-    let task = home.file("leaves.sh", "#!/bin/sh\n(sleep 0.05 &) \ncat > /dev/null\n");
-    fs::set_permissions(&task, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("set");
-    home.run(&["addhandler", "leaves", "--event", "clients.create", "--task", &task]).succeeded();
-    for _ in 0..20 {
-        home.run(&["emit", "clients.create"]).succeeded();
-    }
-    let mut command = Command::new("unshare");
-    command.args(["--pid", "--fork", "--mount-proc", "--kill-child", BILLHOOK, "deliver"]);
-    command.env("BILLHOOK_HOME", home.path()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut init = Killed::start(&mut command);
-    let host = home.host();
-    wait_for("all to be delivered", || {
-        let all = host.deliveries(&billhook::DeliveryFilter::default()).expect("readable");
-        all.iter().all(|delivery| delivery.status == billhook::DeliveryStatus::Done)
-    });
-    thread::sleep(Duration::from_millis(300));
-    let zombies = zombies_below(init.0.id());
-    assert_eq!(zombies, 0, "ended processes that nobody took");
-    // It hands on what asks it to end.
-    let first = children(init.0.id());
-    signal(*first.first().expect("the first process of the namespace"), Signal::TERM);
-    let mut said = String::new();
-    init.0.stdout.take().expect("piped").read_to_string(&mut said).expect("read");
-    assert_eq!(init.0.wait().expect("ended").code(), Some(0), "{said}");
-}
-
-/// The processes whose parent is this one.
-fn children(parent: u32) -> Vec<u32> {
-    let text = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
-    text.split_whitespace().filter_map(|number| number.parse().ok()).collect()
-}
-
-/// How many processes below this one have ended and were not taken.
-fn zombies_below(parent: u32) -> usize {
-    children(parent)
-        .into_iter()
-        .map(|child| {
-            let stat = fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
-            let is_zombie = stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('Z'));
-            usize::from(is_zombie) + zombies_below(child)
-        })
-        .sum()
 }

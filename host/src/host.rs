@@ -311,15 +311,16 @@ impl Host {
                 tracing::warn!("the registry can't be read, plugins stay as they are: {error}");
             }
         });
-        let watch = watch.inspect_err(|error| {
-            tracing::error!("changes by other processes go unnoticed: the thread for that can't be started: {error}");
-        });
         let watched = Arc::clone(&shared);
         let calls = Background::start("billhook-overdue", TICK, move || watched.dispatcher.watch_calls());
-        let calls = calls.inspect_err(|error| {
-            tracing::error!("overdue calls go unnoticed: the thread for that can't be started: {error}");
-        });
-        Ok(Host { watch: watch.ok(), calls: calls.ok(), reconciler: Mutex::default(), shared, options })
+        // One whose threads can't all be started ends those that run.
+        let mut host = Host { watch: None, calls: None, reconciler: Mutex::default(), shared, options };
+        host.watch = Some(watch.map_err(HostError::Thread)?);
+        host.calls = Some(calls.map_err(HostError::Thread)?);
+        if host.options.records_hooks {
+            host.shared.dispatcher.phases().start_recorder().map_err(HostError::Thread)?;
+        }
+        Ok(host)
     }
 
     /// The home's folder.

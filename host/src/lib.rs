@@ -82,10 +82,12 @@ pub use registry::{
     InstalledVersion, PendingSpec, PluginDetails, PluginSummary, RegistryError, Resource, ResourceFilter, Scope,
     Status, Token, UsageSpecState,
 };
+#[cfg(target_os = "linux")]
+pub use runtime::keep_last_words;
 pub use runtime::{
     ChildProgram, Confinement, HookSettings, Isolation, RuntimeSettings, Stage, TrialError, WorkerLimits,
 };
-pub use shown::{visible, visible_json};
+pub use shown::{visible, visible_json, visible_line};
 
 /// Runs the examples of the embedding guide as tests.
 #[cfg(doctest)]

@@ -2,18 +2,30 @@
 
 use std::borrow::Cow;
 
-/// Returns whether a character isn't seen and changes what is: a control character, one that turns the direction of writing, or
-/// one without a width that no script needs.
+use unicode_properties::{GeneralCategory, UnicodeGeneralCategory as _};
+
+/// Returns whether a character isn't seen and changes what is: a control character, one that turns the direction of writing, one
+/// that ends a line, or one without a width that no script needs.
 ///
-/// The joiners U+200C and U+200D are letters' own in several scripts, and stay.
+/// The joiners U+200C and U+200D are letters' own in several scripts, and stay; so do the signs that stand around numbers.
 pub fn is_hidden(c: char) -> bool {
-    let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    let is_nothing = matches!(
+    if c.is_ascii() {
+        return c.is_ascii_control();
+    }
+    let is_needed = matches!(
         c,
-        '\u{ad}' | '\u{115f}' | '\u{1160}' | '\u{180e}' | '\u{200b}' | '\u{2028}' | '\u{2029}' | '\u{2060}'..='\u{2064}'
-            | '\u{206a}'..='\u{206f}' | '\u{3164}' | '\u{feff}' | '\u{ffa0}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'
+        '\u{200c}' | '\u{200d}' | '\u{600}'
+            ..='\u{605}' | '\u{6dd}' | '\u{70f}' | '\u{890}' | '\u{891}' | '\u{8e2}' | '\u{110bd}' | '\u{110cd}'
     );
-    c.is_control() || turns || is_nothing
+    // Letters and marks that nobody sees; whole texts can be written in the last row.
+    let is_empty = matches!(
+        c,
+        '\u{34f}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}' | '\u{2065}' | '\u{3164}'
+            | '\u{ffa0}' | '\u{fff0}'..='\u{fff8}' | '\u{e0000}'..='\u{e0fff}'
+    );
+    use GeneralCategory::{Control, Format, LineSeparator, ParagraphSeparator};
+    let category = c.general_category();
+    is_empty || !is_needed && matches!(category, Control | Format | LineSeparator | ParagraphSeparator)
 }
 
 /// Returns a text whose hidden characters, but for the ends of lines and tabulators, are replacement characters.
@@ -23,6 +35,19 @@ pub fn visible(text: &str) -> Cow<'_, str> {
         return Cow::Borrowed(text);
     }
     text.chars().map(|c| if is_kept(c) { c } else { char::REPLACEMENT_CHARACTER }).collect()
+}
+
+/// Returns a text as one line: the ends of lines and tabulators in it are spaces, other hidden characters replacement characters.
+pub fn visible_line(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(is_hidden) {
+        return Cow::Borrowed(text);
+    }
+    let shown = |c: char| match c {
+        '\n' | '\r' | '\t' => ' ',
+        c if is_hidden(c) => char::REPLACEMENT_CHARACTER,
+        c => c,
+    };
+    text.chars().map(shown).collect()
 }
 
 /// Returns a JSON document that means the same and in which nothing is hidden: what would be is written as an escape.
@@ -56,9 +81,17 @@ mod tests {
             ("a\u{200b}b\u{feff}c\u{ad}d\u{2028}e\u{e0041}f", "a\u{fffd}b\u{fffd}c\u{fffd}d\u{fffd}e\u{fffd}f"),
             ("\r\u{7f}\u{85}\0", "\u{fffd}\u{fffd}\u{fffd}\u{fffd}"),
             ("क\u{94d}\u{200d}ष", "क\u{94d}\u{200d}ष"),
+            ("\u{600}1 \u{1f469}\u{200d}\u{1f469}\u{fe0f}", "\u{600}1 \u{1f469}\u{200d}\u{1f469}\u{fe0f}"),
+            ("a\u{3164}b\u{34f}c\u{e0100}d\u{1d173}e", "a\u{fffd}b\u{fffd}c\u{fffd}d\u{fffd}e"),
         ] {
             assert_eq!(visible(text), expected, "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_line_stays_one() {
+        assert_eq!(visible_line("a\r\nb\tc\u{2028}d\u{1b}"), "a  b c\u{fffd}d\u{fffd}");
+        assert_eq!(visible_line("plain"), "plain");
     }
 
     #[test]

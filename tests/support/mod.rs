@@ -331,3 +331,24 @@ impl Drop for Killed {
         let _ = self.0.wait();
     }
 }
+
+/// Sends a signal by its number: also one without a name.
+#[track_caller]
+pub(crate) fn signal(process: u32, number: i32) {
+    let sent = Command::new("sh").args(["-c", &format!("kill -{number} {process}")]).status().expect("a shell");
+    assert!(sent.success(), "signal {number} to {process}");
+}
+
+/// A home with the plugin `rogue`, which does what its asset says.
+pub(crate) fn home_with_rogue() -> Home {
+    let home = Home::new();
+    home.load(&Package::new("Rogue").of("rogue")).succeeded();
+    home
+}
+
+/// The objects of a call that has `rogue` do something.
+pub(crate) fn deed(what: &str, how: &str) -> Value {
+    let mut asset = json!(asset("Rogue"));
+    asset["meta_info"] = json!({ "do": what, "what": how });
+    json!({ "asset": asset, "order": order() })
+}

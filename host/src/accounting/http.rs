@@ -25,6 +25,7 @@ use super::api::{
 use crate::{
     http_client::{HttpClient, Limits, Repeat, Unanswered},
     number,
+    shown::visible_line,
 };
 
 /// How the usage API is reached. In TOML or JSON the fields have the names that they have here.
@@ -347,7 +348,7 @@ impl Answer {
             return Ok(self);
         }
         let said = String::from_utf8_lossy(&self.body);
-        let said: String = said.chars().filter(|c| !c.is_control()).take(300).collect();
+        let said: String = visible_line(&said).chars().take(300).collect();
         let mut message = self.status.to_string();
         if let (true, Some(location)) = (self.status.is_redirection(), &self.location) {
             message.push_str(&format!(", to {location}; redirects are not followed, set base_url"));

@@ -49,6 +49,8 @@ pub(crate) struct Dispatcher {
     phases: Arc<Phases>,
     /// Plugins of which an older instance goes on, and why.
     stale: Arc<Mutex<BTreeMap<String, String>>>,
+    /// Rows for which no thread could be started that makes an instance.
+    unrenewed: Mutex<Vec<DispatchRow>>,
     /// As the phases have it: here it is at hand.
     records_hooks: bool,
     /// Held while the table is made anew; holds what was taken out of it and may still be in use, and since when.
@@ -62,7 +64,16 @@ impl Dispatcher {
     pub(crate) fn new(registry: Arc<Registry>, loader: Loader, phases: Arc<Phases>) -> Self {
         let records_hooks = phases.records_hooks;
         let (table, loader) = (Arc::default(), Arc::new(loader));
-        Dispatcher { registry, table, loader, phases, records_hooks, stale: Arc::default(), retired: Arc::default() }
+        Dispatcher {
+            registry,
+            table,
+            loader,
+            phases,
+            records_hooks,
+            stale: Arc::default(),
+            unrenewed: Mutex::default(),
+            retired: Arc::default(),
+        }
     }
 
     /// Makes the table anew if the registry changed. Calls that are under way finish on what they began with.
@@ -91,8 +102,10 @@ impl Dispatcher {
         for (since, slot) in retired.iter() {
             slot.drain(since.elapsed());
         }
+        // What can't be ended now is tried again at the next look.
+        let (_, left) = end(unused);
+        retired.extend(left);
         drop(retired);
-        end(unused);
         if self.loader.is_observed {
             observe::stale(self.stale().len());
         }
@@ -102,6 +115,7 @@ impl Dispatcher {
                 observe::workers(&slot.row().id, slot.workers());
             }
         }
+        to_renew.append(&mut self.unrenewed.lock().unwrap_or_else(PoisonError::into_inner));
         Ok(to_renew.into_iter().filter_map(|row| self.renew_settings(row)).collect())
     }
 
@@ -133,12 +147,13 @@ impl Dispatcher {
     fn renew_settings(&self, row: DispatchRow) -> Option<JoinHandle<()>> {
         let (table, loader, retired) = (Arc::clone(&self.table), Arc::clone(&self.loader), Arc::clone(&self.retired));
         let all_stale = Arc::clone(&self.stale);
-        in_background("billhook-settings", move || match Slot::renewed(row.clone(), &loader) {
+        let its_row = row.clone();
+        let renew = move || match Slot::renewed(its_row.clone(), &loader) {
             Ok(slot) => {
                 // Held until the lock is given back: without a place in the table it is dropped here, and that runs code of
                 // the plugin's.
                 let slot = Arc::new(slot);
-                all_stale.lock().unwrap_or_else(PoisonError::into_inner).remove(&row.id);
+                all_stale.lock().unwrap_or_else(PoisonError::into_inner).remove(&its_row.id);
                 let mut retired = retired.lock().unwrap_or_else(PoisonError::into_inner);
                 if let Some(changed) = table.load().renewed(Arc::clone(&slot)) {
                     table.store(Arc::new(changed.table));
@@ -147,12 +162,23 @@ impl Dispatcher {
             }
             Err(problem) => {
                 tracing::error!(
-                    plugin = row.id,
+                    plugin = its_row.id,
                     "what is installed can't be loaded here, the older one stays: {problem}"
                 );
-                all_stale.lock().unwrap_or_else(PoisonError::into_inner).insert(row.id.clone(), problem);
+                all_stale.lock().unwrap_or_else(PoisonError::into_inner).insert(its_row.id.clone(), problem);
             }
-        })
+        };
+        match thread::Builder::new().name("billhook-settings".to_owned()).spawn(renew) {
+            Ok(thread) => Some(thread),
+            // The next look tries again.
+            Err(error) => {
+                let problem = format!("no thread can be started: {error}");
+                tracing::error!(plugin = row.id, "what is installed can't be loaded here yet: {problem}");
+                self.stale.lock().unwrap_or_else(PoisonError::into_inner).insert(row.id.clone(), problem);
+                self.unrenewed.lock().unwrap_or_else(PoisonError::into_inner).push(row);
+                None
+            }
+        }
     }
 
     /// The generation of the registry that the table was made from.
@@ -260,7 +286,7 @@ impl Drop for Dispatcher {
         slots.extend(self.table.load().slots().map(|slot| (Instant::now(), Arc::clone(slot))));
         self.table.store(Arc::default());
         // Whoever drops the host waits for its plugins, and not for ever.
-        wait(end(slots), LAST_WAIT);
+        wait(end(slots).0, LAST_WAIT);
     }
 }
 
@@ -302,21 +328,28 @@ impl Deref for Apart {
 /// How long the end of a host waits for its plugins'.
 const LAST_WAIT: Duration = Duration::from_secs(5);
 
-/// Ends slots that nobody uses any more, each that was loaded on a thread of its own.
-fn end(slots: Retired) -> Vec<JoinHandle<()>> {
-    let loaded = slots.into_iter().map(|(_, slot)| slot).filter(|slot| slot.is_loaded());
-    loaded.filter_map(|slot| in_background("billhook-end", move || drop(slot))).collect()
-}
-
-/// Runs what may hang, because it is a plugin's.
-fn in_background(name: &str, run: impl FnOnce() + Send + 'static) -> Option<JoinHandle<()>> {
-    match thread::Builder::new().name(name.to_owned()).spawn(run) {
-        Ok(thread) => Some(thread),
-        Err(error) => {
-            tracing::error!("{name}: no thread can be started: {error}");
-            None
+/// Ends slots that nobody uses any more, each that was loaded on a thread of its own, because that runs code of the plugin's, which
+/// may hang. Returns the threads, and those for which no thread can be started.
+fn end(slots: Retired) -> (Vec<JoinHandle<()>>, Retired) {
+    let (mut threads, mut left) = (Vec::new(), Retired::new());
+    for (since, slot) in slots.into_iter().filter(|(_, slot)| slot.is_loaded()) {
+        // Taken out of it by the thread: one that isn't started must not drop it here.
+        let place = Arc::new(Mutex::new(Some(slot)));
+        let taken = Arc::clone(&place);
+        let run = move || {
+            let slot = taken.lock().unwrap_or_else(PoisonError::into_inner).take();
+            drop(slot);
+        };
+        match thread::Builder::new().name("billhook-end".to_owned()).spawn(run) {
+            Ok(thread) => threads.push(thread),
+            Err(error) => {
+                tracing::error!("a plugin can't be ended now: no thread can be started: {error}");
+                let slot = place.lock().unwrap_or_else(PoisonError::into_inner).take();
+                left.extend(slot.map(|slot| (since, slot)));
+            }
         }
     }
+    (threads, left)
 }
 
 /// Waits for threads, at most for a time.

@@ -2,8 +2,8 @@
 //! told.
 
 use std::{
-    fmt,
-    sync::{Arc, OnceLock},
+    fmt, io,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -57,7 +57,9 @@ pub(crate) struct Phases {
     pub(crate) log: Arc<ExecutionLog>,
     /// Whether calls of hooks are noted, and not only those of handlers.
     pub(crate) records_hooks: bool,
-    recorder: OnceLock<Option<Recorder>>,
+    recorder: OnceLock<Recorder>,
+    /// Held while the recorder is started.
+    starting: Mutex<()>,
     /// Told that there is something to deliver.
     pub(crate) emitted: Box<dyn Fn() + Send + Sync>,
 }
@@ -70,18 +72,32 @@ impl Phases {
         records_hooks: bool,
         emitted: Box<dyn Fn() + Send + Sync>,
     ) -> Self {
-        Phases { caller, ledger, log, records_hooks, recorder: OnceLock::new(), emitted }
+        Phases { caller, ledger, log, records_hooks, recorder: OnceLock::new(), starting: Mutex::default(), emitted }
+    }
+
+    /// Starts the thread that writes the execution log, unless it runs.
+    pub(crate) fn start_recorder(&self) -> io::Result<&Recorder> {
+        let _starting = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(recorder) = self.recorder.get() {
+            return Ok(recorder);
+        }
+        let recorder = Recorder::start(Arc::clone(&self.log))?;
+        Ok(self.recorder.get_or_init(|| recorder))
     }
 
     /// Notes a call in the execution log. Never waits for the disk.
     pub(super) fn note(&self, note: Note) {
-        let start = || {
-            Recorder::start(Arc::clone(&self.log))
-                .inspect_err(|error| tracing::error!("calls are not in the execution log: no thread: {error}"))
-                .ok()
+        let started = match self.recorder.get() {
+            Some(recorder) => Ok(recorder),
+            None => self.start_recorder(),
         };
-        if let Some(recorder) = self.recorder.get_or_init(start) {
-            recorder.note(note);
+        match started {
+            Ok(recorder) => recorder.note(note),
+            // The next call tries again.
+            Err(error) => {
+                tracing::error!("a call is not in the execution log: no thread can be started: {error}");
+                self.log.lose(1);
+            }
         }
     }
 

@@ -365,13 +365,14 @@ impl Slot {
                     let slot = Arc::clone(self);
                     let run = move || slot.load_now();
                     let thread = thread::Builder::new().name("billhook-load".to_owned()).spawn(run);
-                    *loading = match thread {
-                        Ok(_) => Loading::Running,
-                        Err(error) => Loading::Failed {
-                            at: Instant::now(),
-                            message: format!("no thread can be started: {error}"),
-                        },
-                    };
+                    match thread {
+                        Ok(_) => *loading = Loading::Running,
+                        // The next call tries again.
+                        Err(error) => {
+                            let message = format!("the plugin can't be loaded: no thread can be started: {error}");
+                            return Err(NotReady::Refused(HookError::unavailable(hook, id, message)));
+                        }
+                    }
                 }
             }
         }

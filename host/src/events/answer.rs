@@ -7,6 +7,8 @@ use billhook_plugin_api::{
     json_tree::{JsonKind, JsonTree},
 };
 
+use crate::shown::visible_line;
+
 /// How a call of a handler ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Answer {
@@ -84,7 +86,7 @@ impl Body {
         let named = Self::parse(bytes).ok().and_then(|body| body.message);
         let message = named.unwrap_or_else(|| String::from_utf8_lossy(bytes).trim().to_owned());
         // One line: what a handler says must not look like something else that was said.
-        let message: String = message.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let message = visible_line(&message);
         let message = message.trim();
         if message.is_empty() { otherwise.to_owned() } else { beginning(message, LONGEST_MESSAGE) }
     }

@@ -198,9 +198,6 @@ impl Handler {
         if self.name.trim() != self.name || self.name.is_empty() || self.name.len() > 100 {
             return wrong("a name has 1 to 100 bytes, and no space before or behind it".to_owned());
         }
-        if self.name.chars().any(char::is_control) {
-            return wrong("a name has no control characters".to_owned());
-        }
         if self.deadline_ms == 0 || self.deadline_ms > LONGEST_DEADLINE_MS {
             return wrong(format!("a deadline is 1 to {LONGEST_DEADLINE_MS} milliseconds"));
         }
@@ -217,7 +214,7 @@ impl Handler {
             return wrong("only a script has an environment".to_owned());
         }
         if self.name.chars().any(is_hidden) {
-            return wrong("a name has no control characters".to_owned());
+            return wrong("a name has no control characters and no hidden ones".to_owned());
         }
         if let Some(name) = self.environment.iter().find(|name| name.is_empty() || name.contains(['=', '\0'])) {
             return wrong(format!("{name:?} is no name of an environment variable"));

@@ -20,6 +20,11 @@ pub enum HostError {
         /// Why.
         source: io::Error,
     },
+    /// The system doesn't give the threads without which a host can't work.
+    #[error(
+        "a thread of the host's can't be started: {0}; raise the limit of processes (ulimit -u, TasksMax or pids.max)"
+    )]
+    Thread(#[source] io::Error),
     /// The registry failed.
     #[error(transparent)]
     Registry(#[from] RegistryError),
@@ -90,7 +95,7 @@ pub enum HostError {
         author: String,
     },
     /// A token can't be called so.
-    #[error("a token's name has 1 to 100 bytes and no control characters")]
+    #[error("a token's name has 1 to 100 bytes, no control characters and no hidden ones")]
     TokenName,
     /// There is no such token.
     #[error("there is no token {id:?}")]
@@ -229,6 +234,7 @@ impl HostError {
     pub fn kind(&self) -> &'static str {
         match self {
             HostError::Home { .. } => "home",
+            HostError::Thread(_) => "thread",
             HostError::Registry(_) => "registry",
             HostError::Package(_) => "package",
             HostError::Trial(_) => "trial",

@@ -7,7 +7,10 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
 use super::{Host, HostError};
-use crate::registry::{Scope, Token};
+use crate::{
+    registry::{Scope, Token},
+    shown::is_hidden,
+};
 
 /// What a token's text begins with, so that one that was lost is recognized.
 const PREFIX: &str = "billhook_";
@@ -16,7 +19,7 @@ const PREFIX: &str = "billhook_";
 impl Host {
     /// Makes a token, and answers its text, which is kept nowhere. `expires` is in seconds since 1970.
     pub fn create_token(&self, name: &str, scope: Scope, expires: Option<i64>) -> Result<(Token, String), HostError> {
-        if name.is_empty() || name.len() > 100 || name.chars().any(char::is_control) {
+        if name.is_empty() || name.len() > 100 || name.chars().any(is_hidden) {
             return Err(HostError::TokenName);
         }
         let mut random = [0; 38];

@@ -103,3 +103,14 @@ pub(super) fn kill(child: &mut std::process::Child) {
     }
     let _ = child.kill();
 }
+
+/// Whether the system lacked threads, processes, memory or descriptors for something: it may have them in a moment.
+pub(super) fn is_shortage(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    {
+        use rustix::io::Errno;
+        matches!(Errno::from_io_error(error), Some(Errno::AGAIN | Errno::NOMEM | Errno::MFILE | Errno::NFILE))
+    }
+    #[cfg(not(unix))]
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory)
+}

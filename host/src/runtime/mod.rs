@@ -7,6 +7,8 @@ mod child;
 #[cfg(target_os = "linux")]
 mod confine;
 mod in_process;
+#[cfg(target_os = "linux")]
+mod last_words;
 pub(crate) mod overdue;
 mod plugin;
 mod script;
@@ -26,6 +28,8 @@ pub(crate) use call::{CallFailure, Fault, FaultKind, Instance, is_outage};
 pub use child::ChildProgram;
 pub(crate) use child::child_arguments;
 pub(crate) use in_process::{Library, LoadedInstance};
+#[cfg(target_os = "linux")]
+pub use last_words::keep_last_words;
 pub(crate) use plugin::InProcess;
 pub(crate) use script::{Script, ScriptEnd, ScriptExit, run_script};
 pub(crate) use services::{PluginServices, StateStore};

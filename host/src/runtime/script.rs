@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Read, Write},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus},
     sync::{Arc, Mutex, PoisonError},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -57,31 +57,26 @@ const NOT_STARTED: i32 = 127;
 /// Runs a script. An error says that it was not started.
 pub(crate) fn run_script(program: &ChildProgram, script: &Script<'_>) -> io::Result<ScriptEnd> {
     let mut command = command(program, script.words)?;
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).current_dir("/").env_clear();
+    command.current_dir("/").env_clear();
     for name in ["PATH"].into_iter().chain(script.environment.iter().map(String::as_str)) {
         if let Some(value) = std::env::var_os(name) {
             command.env(name, value);
         }
     }
+    // Threads of their own, which end with the pipes: nobody waits for one that doesn't. They are there before the script is, so
+    // that one for which they can't be started is not begun.
+    let ((its_input, mut input), written) = (io::pipe()?, script.input.to_owned());
+    let write = move || drop(input.write_all(&written));
+    thread::Builder::new().name("billhook-script".to_owned()).spawn(write)?;
+    let ((output, its_output), (errors, its_errors)) = (io::pipe()?, io::pipe()?);
+    let output = Kept::start(output, End::Beginning, script.most_output)?;
+    let errors = Kept::start(errors, End::End, script.most_errors)?;
+    command.stdin(its_input).stdout(its_output).stderr(its_errors);
     let mut child = starter::spawn(command)?;
-    let (input, output, errors) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-    // Threads of their own, which end with the pipes: nobody waits for one that doesn't.
-    let written = script.input.to_owned();
-    let pipes = || -> io::Result<_> {
-        let write = move || drop(input.map(|mut input| input.write_all(&written)));
-        thread::Builder::new().name("billhook-script".to_owned()).spawn(write)?;
-        Ok((
-            Kept::start(output, End::Beginning, script.most_output)?,
-            Kept::start(errors, End::End, script.most_errors)?,
-        ))
-    };
-    let pipes = pipes();
-    let ended = pipes.is_ok().then(|| wait(&mut child, script.deadline));
+    let ended = wait(&mut child, script.deadline);
     // Whatever it started goes with it, also after a good end; only then do the pipes end.
     end(&mut child);
     let status = child.wait();
-    let (output, errors) = pipes?;
-    let ended = ended.unwrap_or(Ok(false));
     let ((output, is_cut), (errors, _)) = (output.take(), errors.take());
     let how = if ended? { exit(status?) } else { ScriptExit::TimedOut };
     let errors = String::from_utf8_lossy(&errors).into_owned();
@@ -168,11 +163,10 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 
 impl Kept {
     /// Reads a pipe to its end.
-    fn start(pipe: Option<impl Read + Send + 'static>, end: End, most: usize) -> io::Result<Self> {
+    fn start(mut pipe: impl Read + Send + 'static, end: End, most: usize) -> io::Result<Self> {
         let bytes = Arc::new(Mutex::new((Vec::new(), false)));
         let kept = Arc::clone(&bytes);
         let read = move || {
-            let Some(mut pipe) = pipe else { return };
             let mut buffer = vec![0; 64 * 1024];
             loop {
                 let count = match pipe.read(&mut buffer) {
@@ -211,14 +205,19 @@ impl Kept {
 #[cfg(target_os = "linux")]
 pub(crate) fn become_script(host: u32, words: &[std::ffi::OsString]) -> io::Result<()> {
     use std::os::unix::process::CommandExt;
-    super::supervisor::split(host)?;
-    super::confine::be_killed_first();
     let Some((path, arguments)) = words.split_first() else { return Err(io::Error::other("no script")) };
-    let error = Command::new(path).args(arguments).exec();
     // The place where the script's own errors go; the host tells by the mark whose it is.
+    let not_started = |problem: &str| -> ! {
+        let _ = writeln!(io::stderr(), "{MARK}{} can't be run: {problem}", path.display());
+        std::process::exit(NOT_STARTED);
+    };
+    if let Err(error) = super::supervisor::split(host) {
+        not_started(&error.to_string());
+    }
+    super::confine::be_killed_first();
+    let error = Command::new(path).args(arguments).exec();
     let is_there = error.kind() == io::ErrorKind::NotFound && std::path::Path::new(path).exists();
     let problem =
         if is_there { "the interpreter that its first line names is not there".to_owned() } else { error.to_string() };
-    let _ = writeln!(io::stderr(), "{MARK}{} can't be run: {problem}", path.display());
-    std::process::exit(NOT_STARTED);
+    not_started(&problem)
 }

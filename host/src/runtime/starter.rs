@@ -3,35 +3,32 @@
 use std::{
     io,
     process::{Child, Command},
-    sync::{Mutex, OnceLock, PoisonError, mpsc},
+    sync::{Mutex, PoisonError, mpsc},
     thread,
 };
 
-/// The thread that starts processes. Their death is bound to the thread that started them, so it lasts as long as this process.
-struct Starter {
-    jobs: Mutex<mpsc::Sender<Job>>,
-}
-
 type Job = Box<dyn FnOnce() + Send>;
 
-impl Starter {
-    fn get() -> io::Result<&'static Starter> {
-        static STARTER: OnceLock<Option<Starter>> = OnceLock::new();
-        let starter = STARTER.get_or_init(|| {
-            let (jobs, todo) = mpsc::channel::<Job>();
-            let run = move || todo.into_iter().for_each(|job| job());
-            thread::Builder::new().name("billhook-starter".to_owned()).spawn(run).ok()?;
-            Some(Starter { jobs: Mutex::new(jobs) })
-        });
-        starter.as_ref().ok_or_else(|| io::Error::other("the thread that starts processes can't be started"))
+/// The way to the thread that starts processes, once it runs. The death of processes is bound to the thread that started them, so
+/// it lasts as long as this process.
+static STARTER: Mutex<Option<mpsc::Sender<Job>>> = Mutex::new(None);
+
+fn starter() -> io::Result<mpsc::Sender<Job>> {
+    let mut starter = STARTER.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(jobs) = &*starter {
+        return Ok(jobs.clone());
     }
+    let (jobs, todo) = mpsc::channel::<Job>();
+    let run = move || todo.into_iter().for_each(|job| job());
+    // Where the system gives no thread, it may give one the next time.
+    thread::Builder::new().name("billhook-starter".to_owned()).spawn(run)?;
+    Ok(starter.insert(jobs).clone())
 }
 
 /// Starts a process from the thread that never ends.
 pub(super) fn spawn(mut command: Command) -> io::Result<Child> {
     let (done, started) = mpsc::sync_channel(1);
     let job: Job = Box::new(move || drop(done.send(command.spawn())));
-    let jobs = Starter::get()?.jobs.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    jobs.send(job).map_err(|_| io::Error::other("the thread that starts processes ended"))?;
+    starter()?.send(job).map_err(|_| io::Error::other("the thread that starts processes ended"))?;
     started.recv().map_err(|_| io::Error::other("the thread that starts processes failed"))?
 }

@@ -20,7 +20,7 @@ use billhook_plugin_api::{
 use serde::{Deserialize, Serialize};
 
 use super::{ChildProgram, Library, PluginServices, StateStore, child};
-use crate::package::ModuleInfo;
+use crate::{package::ModuleInfo, shown::visible};
 
 /// Why a module that was tried can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -145,13 +145,14 @@ pub(crate) fn try_module(
         // The pipe stays open until the child is done: its end tells the child that this process is gone. Writing has a
         // thread of its own, because a child that doesn't read would hold it up.
         let (done, is_done) = mpsc::channel::<()>();
-        scope.spawn(move || {
+        let write = move || {
             let mut pipe = pipe;
             // A child that died at once is reported by how it ended.
             let _ = pipe.as_mut().map(|pipe| pipe.write_all(&request));
             let _ = is_done.recv();
-        });
-        let ended = wait(&mut child, deadline);
+        };
+        let started = thread::Builder::new().name("billhook-trial".to_owned()).spawn_scoped(scope, write);
+        let ended = started.and_then(|_| wait(&mut child, deadline));
         // Also after a good end: what it started and left behind goes with it.
         child::kill(&mut child);
         drop(done);
@@ -246,7 +247,7 @@ impl Errors {
             thread::sleep(Duration::from_millis(2));
         }
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        String::from_utf8_lossy(&kept).chars().map(|c| if c.is_control() && c != '\n' { ' ' } else { c }).collect()
+        visible(&String::from_utf8_lossy(&kept)).into_owned()
     }
 }
 

@@ -1,6 +1,14 @@
 //! The way in: listening, encryption, how long a connection may take, and how all end.
 
-use std::{convert::Infallible, future::Future, io, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    future::Future,
+    io,
+    net::{SocketAddr, ToSocketAddrs as _},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{Router, http::Request};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -10,7 +18,7 @@ use hyper_util::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpSocket, TcpStream, lookup_host},
+    net::{TcpListener, TcpSocket, TcpStream},
     time::{sleep, timeout},
 };
 use tokio_io_timeout::TimeoutStream;
@@ -23,7 +31,7 @@ use tokio_rustls::{
 };
 
 use super::{
-    blocking,
+    blocking::Threads,
     connections::{Connection, Connections},
     options::{ServerOptionsError, TlsOptions},
     request,
@@ -65,9 +73,14 @@ impl Tls {
 }
 
 /// Listens on an address, or the first of those that a name stands for. As many connections wait in the kernel as it lets.
-pub(super) async fn bind(address: &str) -> io::Result<TcpListener> {
+pub(super) async fn bind(address: &str, threads: &Threads) -> io::Result<TcpListener> {
     let mut failure = io::Error::new(io::ErrorKind::InvalidInput, "it is no address");
-    for address in lookup_host(address).await? {
+    let name = address.to_owned();
+    let addresses: Vec<SocketAddr> = match address.parse() {
+        Ok(address) => vec![address],
+        Err(_) => threads.run(move || name.to_socket_addrs().map(Iterator::collect)).await??,
+    };
+    for address in addresses {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
         let bound = socket.and_then(|socket| {
             // A server that was just stopped leaves connections behind that would keep the address.
@@ -136,7 +149,8 @@ pub(super) async fn serve(
     let drain = Duration::from_secs(app.options.drain_s);
     // Requests and deliveries at the same time, so that it doesn't take twice as long. What isn't delivered then is by whoever
     // runs next.
-    let deliveries = blocking::run(move || app.host.stop_deliveries(drain));
+    let host = Arc::clone(&app.host);
+    let deliveries = app.block(move || host.stop_deliveries(drain));
     let (requests, _) = tokio::join!(timeout(drain, graceful.shutdown()), deliveries);
     if requests.is_err() {
         tracing::warn!("some requests didn't end in time and are cut off");

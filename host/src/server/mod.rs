@@ -35,6 +35,7 @@ pub use metrics::Metrics;
 pub use options::{ProvisioningOptions, ServerOptions, ServerOptionsError, TlsOptions};
 
 use crate::Host;
+use blocking::Threads;
 use operation::Api;
 use problem::Problem;
 use state::{App, Shared};
@@ -71,13 +72,14 @@ impl Server {
         options.check()?;
         let tls = options.tls.as_ref().map(listen::Tls::load).transpose()?;
         let wrong = |source| ServerOptionsError::Listen { address: options.listen.clone(), source };
-        let listener = listen::bind(&options.listen).await.map_err(wrong)?;
+        let threads = Threads::start(options.blocking_threads()).map_err(ServerOptionsError::Threads)?;
+        let listener = listen::bind(&options.listen, &threads).await.map_err(wrong)?;
         let address = listener.local_addr().map_err(wrong)?;
         // What it is bound to decides, not what was written: a name may stand for any address.
         if options.insecure_no_auth && !address.ip().is_loopback() {
             return Err(ServerOptionsError::NotLoopback { address });
         }
-        let app = App(Arc::new(Shared::new(host, options, metrics, address, tls.is_some())));
+        let app = App(Arc::new(Shared::new(host, options, metrics, address, tls.is_some(), threads)));
         Ok(Server { listener, address, app, tls })
     }
 
@@ -88,12 +90,12 @@ impl Server {
 
     /// Serves until `stop` is done; then takes nothing new, and lets what is under way end, at most for the time of the options.
     ///
-    /// Starts the host's deliveries, and its reconciler where it has a usage API. To be run on a runtime with a thread for
-    /// each call that may be under way: [`ServerOptions::blocking_threads`].
+    /// Starts the host's deliveries, and its reconciler where it has a usage API. Calls have threads of the server's own; where the
+    /// system gives no more, a call is answered with 503.
     pub async fn run(self, stop: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
         let Server { listener, app, tls, .. } = self;
         let started = app.clone();
-        blocking::run(move || started.start()).await?.map_err(io::Error::other)?;
+        app.block(move || started.start()).await??;
         let keepers = [tokio::spawn(keep(app.clone())), tokio::spawn(watch(app.clone()))];
         listen::serve(listener, tls, app.clone(), router(&app), stop).await;
         keepers.into_iter().for_each(|keeper| keeper.abort());
@@ -111,7 +113,7 @@ async fn keep(app: App) {
         }
         if app.has_old_tokens() {
             let renewed = app.clone();
-            match blocking::run(move || renewed.renew_tokens()).await {
+            match app.block(move || renewed.renew_tokens()).await {
                 // Those that are known stay good.
                 Ok(Err(error)) => {
                     tracing::error!("tokens can't be read: {error}");
@@ -131,7 +133,7 @@ async fn keep(app: App) {
 async fn watch(app: App) {
     loop {
         let looking = app.clone();
-        let mut look = std::pin::pin!(blocking::run(move || looking.look()));
+        let mut look = std::pin::pin!(app.block(move || looking.look()));
         let looked = match tokio::time::timeout(Duration::from_secs(2), &mut look).await {
             Ok(looked) => looked,
             Err(_) => {

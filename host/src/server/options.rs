@@ -120,6 +120,11 @@ pub enum ServerOptionsError {
         /// Why.
         source: io::Error,
     },
+    /// The system doesn't give the threads that it needs.
+    #[error(
+        "the server's threads can't be started: {0}; raise the limit of processes (ulimit -u, TasksMax or pids.max)"
+    )]
+    Threads(#[source] io::Error),
     /// Without authentication, only a loopback address is listened on.
     #[error("{address} is no loopback address: there, clients have to prove who they are")]
     NotLoopback {
@@ -145,7 +150,7 @@ pub enum ServerOptionsError {
 }
 
 impl ServerOptions {
-    /// How many threads a runtime needs for what blocks, at most.
+    /// How many threads the server has for what blocks, at most.
     pub fn blocking_threads(&self) -> usize {
         self.calls + MANAGEMENT + SEARCHES + 16
     }

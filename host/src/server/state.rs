@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    fmt,
+    fmt, io,
     net::SocketAddr,
     ops::Deref,
     sync::{Arc, Mutex, OnceLock, PoisonError},
@@ -17,14 +17,14 @@ use tokio::{
 };
 
 use super::{
-    blocking::{self, NotRun},
+    blocking::{NotRun, Threads},
     failures::Failures,
     metrics::{Metrics, RouteCounters},
     options::{MANAGEMENT, SEARCHES, ServerOptions},
     problem::Problem,
     sessions::Sessions,
 };
-use crate::{EventError, Host, HostError, Token, UsageError};
+use crate::{Host, HostError, Token, UsageError};
 
 /// The document that describes the API.
 pub(super) struct Document {
@@ -47,6 +47,7 @@ pub(super) struct Shared {
     pub(super) failures: Failures,
     pub(super) sessions: Sessions,
     pub(super) routes: RouteCounters,
+    threads: Threads,
     /// Calls of plugins, of one plugin each, and everything else that blocks.
     calls: Arc<Semaphore>,
     by_plugin: Mutex<HashMap<String, Arc<Semaphore>, foldhash::fast::RandomState>>,
@@ -95,11 +96,13 @@ impl Shared {
         metrics: Option<Arc<Metrics>>,
         address: SocketAddr,
         is_tls: bool,
+        threads: Threads,
     ) -> Self {
         Shared {
             failures: Failures::new(options.guesses),
             sessions: Sessions::default(),
             routes: RouteCounters::default(),
+            threads,
             calls: Arc::new(Semaphore::new(options.calls)),
             by_plugin: Mutex::default(),
             management: Arc::new(Semaphore::new(MANAGEMENT)),
@@ -136,14 +139,13 @@ impl Shared {
     }
 
     /// Starts what runs beside the requests.
-    pub(super) fn start(&self) -> Result<(), EventError> {
-        self.renew_tokens()?;
-        self.host.start_deliveries()?;
+    pub(super) fn start(&self) -> io::Result<()> {
+        self.renew_tokens().map_err(io::Error::other)?;
+        self.host.start_deliveries().map_err(io::Error::other)?;
         match self.host.start_reconciler() {
-            Ok(()) | Err(UsageError::NoUsageApi) => {}
-            Err(error) => tracing::error!("{error}"),
+            Ok(()) | Err(UsageError::NoUsageApi) => Ok(()),
+            Err(error) => Err(io::Error::other(error)),
         }
-        Ok(())
     }
 
     /// Whether clients reach it through TLS, here or at a proxy.
@@ -274,6 +276,14 @@ impl App {
         own
     }
 
+    /// Does what blocks for a moment and is no request of its own.
+    pub(super) async fn block<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, NotRun> {
+        self.threads.run(work).await
+    }
+
     async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Host) -> T + Send + 'static,
@@ -286,16 +296,16 @@ impl App {
             let _turns = turns;
             work(&host)
         };
-        let work = blocking::run(run);
+        let work = self.threads.run(run);
         let done = match limit {
             None => work.await,
             // A plugin in this process can't be ended; those of workers are before.
             Some(limit) => timeout(limit + GRACE, work).await.map_err(|_| unknown("the call takes too long"))?,
         };
         done.map_err(|not_run| match not_run {
-            NotRun::NoThread => Problem::busy(StatusCode::SERVICE_UNAVAILABLE, not_run.to_string(), 1),
-            // A panic of the host's own, in the middle of something.
-            NotRun::Panicked => unknown("the server failed"),
+            NotRun::NoThread(_) => not_run.into(),
+            // In the middle of something.
+            NotRun::Panicked => unknown(&not_run.to_string()),
         })
     }
 }

@@ -1,6 +1,6 @@
 //! Packages that come in over HTTP: a file of the home that grows as they come, and that is deleted if they don't come whole.
 
-use std::{collections::HashMap, future::Future, time::Duration};
+use std::{collections::HashMap, fs::File, future::Future, io::Write as _, sync::Arc, time::Duration};
 
 use axum::{
     extract::{Multipart, multipart::MultipartError},
@@ -9,8 +9,6 @@ use axum::{
 use http_body_util::BodyExt as _;
 use tempfile::NamedTempFile;
 use tokio::{
-    fs::File,
-    io::AsyncWriteExt as _,
     sync::OwnedSemaphorePermit,
     time::{Instant, timeout_at},
 };
@@ -55,11 +53,16 @@ impl Patience {
     }
 }
 
+/// So many bytes are written at once.
+const WRITTEN_AT_ONCE: usize = 256 * 1024;
+
 /// A package that is coming in, piece by piece. Only few come at once.
 pub(super) struct Upload<'a> {
     app: &'a App,
     file: NamedTempFile,
-    writer: File,
+    writer: Arc<File>,
+    /// What came and isn't written yet.
+    gathered: Vec<u8>,
     size: u64,
     _turn: OwnedSemaphorePermit,
 }
@@ -68,8 +71,8 @@ impl<'a> Upload<'a> {
     pub(super) async fn begin(app: &'a App) -> Result<Self, Problem> {
         let turn = app.upload_turn().await?;
         let file = app.manage(Host::upload_file).await??;
-        let writer = File::from_std(file.reopen().map_err(unwritable)?);
-        Ok(Upload { app, file, writer, size: 0, _turn: turn })
+        let writer = Arc::new(file.reopen().map_err(unwritable)?);
+        Ok(Upload { app, file, writer, gathered: Vec::new(), size: 0, _turn: turn })
     }
 
     pub(super) async fn add(&mut self, piece: &[u8]) -> Result<(), Problem> {
@@ -77,7 +80,13 @@ impl<'a> Upload<'a> {
         if self.size > self.app.host.package_limit() {
             return Err(too_large(self.app));
         }
-        self.writer.write_all(piece).await.map_err(unwritable)
+        self.gathered.extend_from_slice(piece);
+        if self.gathered.len() >= WRITTEN_AT_ONCE { self.write().await } else { Ok(()) }
+    }
+
+    async fn write(&mut self) -> Result<(), Problem> {
+        let (gathered, writer) = (std::mem::take(&mut self.gathered), Arc::clone(&self.writer));
+        self.app.block(move || (&*writer).write_all(&gathered)).await?.map_err(unwritable)
     }
 
     /// Takes a package that is the whole body of a request.
@@ -95,7 +104,7 @@ impl<'a> Upload<'a> {
 
     /// The file, which is deleted when it is dropped.
     pub(super) async fn end(mut self) -> Result<NamedTempFile, Problem> {
-        self.writer.flush().await.map_err(unwritable)?;
+        self.write().await?;
         Ok(self.file)
     }
 }

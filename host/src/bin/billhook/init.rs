@@ -11,13 +11,14 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process};
-use signal_hook::iterator::Signals;
 
 use crate::signals;
 
 /// Does the work of a first process, if this is one, and returns the exit code of the command.
 pub(crate) fn run() -> Option<ExitCode> {
     if !getpid().is_init() {
+        // Whoever started this command may have made this process one that orphans are left to. They are the system's.
+        let _ = rustix::process::set_child_subreaper(None);
         return None;
     }
     match start() {
@@ -28,7 +29,7 @@ pub(crate) fn run() -> Option<ExitCode> {
 }
 
 fn start() -> io::Result<ExitCode> {
-    let mut signals = Signals::new(signals::ending())?;
+    let mut signals = signals::ending()?;
     let mut command = Command::new("/proc/self/exe");
     let mut arguments = std::env::args_os();
     if let Some(name) = arguments.next() {
@@ -42,9 +43,8 @@ fn start() -> io::Result<ExitCode> {
     let _ = rustix::termios::tcsetpgrp(io::stdin(), own);
     let hand_on = move || {
         for number in signals.forever() {
-            if let Some(signal) = Signal::from_named_raw(number) {
-                let _ = kill_process(own, signal);
-            }
+            // One without a name asks for the same.
+            let _ = kill_process(own, Signal::from_named_raw(number).unwrap_or(Signal::TERM));
         }
     };
     thread::Builder::new().name("billhook-init".to_owned()).spawn(hand_on)?;

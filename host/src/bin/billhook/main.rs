@@ -24,6 +24,8 @@ mod listplugins;
 mod listresources;
 mod loadplugin;
 mod log;
+mod log_queue;
+mod logging;
 mod newplugin;
 mod output;
 mod packplugin;
@@ -58,6 +60,7 @@ use billhook::{EventError, Host, HostError, Isolation};
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use output::Output;
+use streams::Printed;
 
 /// Manage the plugins of a charging backend.
 #[derive(Parser)]
@@ -185,17 +188,19 @@ enum Verb {
 
 fn main() -> ExitCode {
     billhook::run_child_process();
-    // A file that may not grow is an error of writing to it, and not the end of the process.
-    #[cfg(unix)]
-    let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, std::sync::Arc::default());
+    signals::begin();
     #[cfg(target_os = "linux")]
     if let Some(code) = init::run() {
         return code;
     }
     let command = Command::parse();
     let output = Output::new(command.global.json);
-    let taken = streams::take();
-    start_log(&command);
+    #[cfg(feature = "server")]
+    let is_server = matches!(command.verb, Verb::Serve(_));
+    #[cfg(not(feature = "server"))]
+    let is_server = false;
+    let taken = streams::take(if is_server { Printed::Logged } else { Printed::AsItIs });
+    logging::start(command.global.verbose, is_server);
     let done = taken.context("the command can't be started").and_then(|()| run(command.verb, &command.global, &output));
     let code = match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -208,7 +213,7 @@ fn main() -> ExitCode {
     code
 }
 
-/// What is left of the log is written for so long at the end.
+/// What is left of the log is written at the end, as long as some of it is taken within such a time.
 const LAST_MOMENT: Duration = Duration::from_secs(1);
 
 fn run(verb: Verb, global: &Global, output: &Output) -> anyhow::Result<()> {
@@ -360,28 +365,4 @@ fn read_settings(path: Option<&Path>) -> anyhow::Result<Option<String>> {
 /// Names the file that an error of the host's is about.
 fn about(path: &Path) -> impl FnOnce(HostError) -> anyhow::Error {
     move |error| anyhow::Error::new(error).context(format!("{} was not installed", path.display()))
-}
-
-fn start_log(command: &Command) {
-    use tracing_subscriber::{EnvFilter, fmt};
-    // A server says what it does, and when; whoever runs a command looks at its answer.
-    #[cfg(feature = "server")]
-    let is_server = matches!(command.verb, Verb::Serve(_));
-    #[cfg(not(feature = "server"))]
-    let is_server = false;
-    let level =
-        ["warn", "info", "debug", "trace"][usize::from(command.global.verbose.min(3)).max(usize::from(is_server))];
-    let filter = EnvFilter::try_from_env("BILLHOOK_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    // A span for each call is nothing that is logged, and costs as much as the call.
-    let quiet = "billhook::dispatch::observe=warn".parse().ok().filter(|_| is_server && command.global.verbose < 2);
-    let filter = quiet.into_iter().fold(filter, EnvFilter::add_directive);
-    let colour = streams::errors_are_seen();
-    let log =
-        fmt().with_env_filter(filter).with_writer(streams::Line::default).with_ansi(colour).log_internal_errors(false);
-    match (is_server, colour) {
-        (false, _) => log.without_time().init(),
-        (true, true) => log.init(),
-        // One object a line, for whatever collects logs.
-        (true, false) => log.json().flatten_event(true).init(),
-    }
 }

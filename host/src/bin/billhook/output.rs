@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::{hints, streams};
 
 /// Where and how answers go.
+#[derive(Clone, Copy)]
 pub(crate) struct Output {
     json: bool,
 }
@@ -58,7 +59,7 @@ impl Output {
             return;
         }
         let colour = if label == "warning" { YELLOW } else { CYAN };
-        self.comvisible(colour, label, text);
+        self.complain(colour, label, text);
     }
 
     /// Warns of what the answer doesn't hold, on standard error, as JSON where answers are.
@@ -93,13 +94,13 @@ impl Output {
             }
         }
         let said: Vec<&str> = said.into_iter().map(String::as_str).collect();
-        self.comvisible(RED, "error", &said.join(": "));
+        self.complain(RED, "error", &said.join(": "));
         if let Some(hint) = hint {
             self.note("hint", &hint);
         }
     }
 
-    fn comvisible(&self, colour: &str, label: &str, text: &str) {
+    fn complain(&self, colour: &str, label: &str, text: &str) {
         let line = if streams::errors_are_seen() {
             format!("{colour}{label}:{RESET} {}\n", visible(text))
         } else {

@@ -15,7 +15,7 @@ use billhook::{
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::output::Output;
+use crate::{output::Output, streams};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -134,7 +134,7 @@ impl Cargo {
         let asked = Command::new(&program)
             .args(["metadata", "--format-version", "1", "--manifest-path"])
             .arg(&manifest)
-            .stderr(Stdio::inherit())
+            .stderr(streams::errors_of_others())
             .output()
             .context("cargo can't be started; install Rust from https://rustup.rs")?;
         if !asked.status.success() {
@@ -179,7 +179,11 @@ impl Cargo {
         if let Some(triple) = triple {
             command.args(["--target", triple]);
         }
-        let mut cargo = command.stdout(Stdio::piped()).spawn().context("cargo can't be started")?;
+        let mut cargo = command
+            .stdout(Stdio::piped())
+            .stderr(streams::errors_of_others())
+            .spawn()
+            .context("cargo can't be started")?;
         let mut libraries = Vec::new();
         for line in cargo.stdout.take().map(BufReader::new).into_iter().flat_map(BufRead::lines) {
             let Ok(message) = serde_json::from_str::<Value>(&line?) else { continue };

@@ -1,13 +1,14 @@
 //! Tells a waiting person that something is going on: after a second, on a terminal.
 
 use std::{
-    io::{self, IsTerminal},
     sync::mpsc,
     thread::{self, JoinHandle},
     time::Duration,
 };
 
-use indicatif::ProgressBar;
+use billhook::visible_line;
+
+use crate::streams;
 
 /// Shows a line as long as it lives.
 pub(crate) struct Progress {
@@ -15,21 +16,29 @@ pub(crate) struct Progress {
     thread: Option<JoinHandle<()>>,
 }
 
+const STEPS: [char; 10] = ['⠋', '⠙', '⠹', '⠸', '⠼', '⠴', '⠦', '⠧', '⠇', '⠏'];
+/// To the beginning of the line, which is cleared.
+const CLEAR: &str = "\r\u{1b}[2K";
+
 impl Progress {
     pub(crate) fn start(message: impl Into<String>) -> Self {
-        if !io::stderr().is_terminal() {
+        if !streams::errors_are_seen() {
             return Progress { done: None, thread: None };
         }
-        let message = message.into();
-        let (done, is_done) = mpsc::channel();
+        let message = visible_line(&message.into()).into_owned();
+        let (done, is_done) = mpsc::channel::<()>();
         let show = move || {
-            if is_done.recv_timeout(Duration::from_secs(1)) != Err(mpsc::RecvTimeoutError::Timeout) {
-                return;
+            let mut pause = Duration::from_secs(1);
+            for step in STEPS.into_iter().cycle() {
+                if is_done.recv_timeout(pause) != Err(mpsc::RecvTimeoutError::Timeout) {
+                    break;
+                }
+                streams::log(format!("{CLEAR}{step} {message}").into_bytes());
+                pause = Duration::from_millis(100);
             }
-            let bar = ProgressBar::new_spinner().with_message(message);
-            bar.enable_steady_tick(Duration::from_millis(100));
-            let _ = is_done.recv();
-            bar.finish_and_clear();
+            if pause < Duration::from_secs(1) {
+                streams::log(CLEAR.as_bytes().to_vec());
+            }
         };
         // Without a thread nobody is told.
         let thread = thread::Builder::new().name("billhook-progress".to_owned()).spawn(show);

@@ -1,13 +1,23 @@
 //! `billhook serve`
 
-use std::sync::Arc;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
 
-use crate::{Global, output::Output, signals};
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use billhook::{
     Host,
     server::{Metrics, Server},
 };
+use tokio::runtime::Runtime;
+
+use crate::{Global, output::Output, signals, streams};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -37,6 +47,7 @@ pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> an
     options.uploads &= !arguments.no_uploads;
     allow_files(options.files());
     let metrics = Metrics::install().map_err(|error| anyhow::anyhow!("metrics can't be counted: {error}"))?;
+    streams::count_lost();
     let host = Arc::new(Host::open_with(home, config.options()?.observe(true))?);
     if !options.insecure_no_auth && host.tokens()?.is_empty() {
         output.note(
@@ -49,13 +60,7 @@ pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> an
         let _ = ask.send(());
     })
     .context("signals can't be watched")?;
-    check_threads().context("the server can't be started")?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .max_blocking_threads(options.blocking_threads())
-        .thread_name("billhook-server")
-        .build()
-        .context("the server's threads can't be started")?;
+    let runtime = runtime().context("the server can't be started")?;
     let done = runtime.block_on(async {
         let scheme = if options.tls.is_some() { "https" } else { "http" };
         let server = Server::bind(host, options, Some(metrics)).await?;
@@ -66,41 +71,76 @@ pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> an
                           or a proxy before the server speaks TLS";
             output.note("warning", detail);
         }
-        output.answer(&serde_json::json!({"listening": format!("{scheme}://{address}")}), |_| {
-            format!("listening on {scheme}://{address}")
-        })?;
+        announce(*output, format!("{scheme}://{address}"));
         let stop = async move { drop(asked.await) };
         server.run(stop).await?;
         anyhow::Ok(())
     });
     // A plugin that never returns would hold up the end for ever.
-    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    runtime.shutdown_timeout(Duration::from_secs(1));
     done
 }
 
-/// Refuses to start where the system doesn't give this process the threads that it needs: the runtime would end in the middle of
-/// its start.
+/// Says where the server listens: on a thread of its own, because whoever is to read it may not, and nobody waits for that.
+fn announce(output: Output, address: String) {
+    let say =
+        move || output.answer(&serde_json::json!({ "listening": address }), |_| format!("listening on {address}"));
+    if let Err(error) = thread::Builder::new().name("billhook-announce".to_owned()).spawn(say) {
+        tracing::warn!("where the server listens can't be said: {error}");
+    }
+}
+
+/// Starts the threads that speak with clients. Refuses to start where the system doesn't give this process what it needs: the
+/// runtime would end in the middle of its start, or wait for ever.
+fn runtime() -> anyhow::Result<Runtime> {
+    check_threads()?;
+    let started = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&started);
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.enable_all().thread_name("billhook-server");
+    builder.on_thread_start(move || {
+        count.fetch_add(1, Ordering::Relaxed);
+    });
+    // It panics where it can't start its first thread, and says nothing of the others.
+    let built = catch_unwind(AssertUnwindSafe(move || builder.build()));
+    let runtime = built.map_err(|_| anyhow::anyhow!("its threads can't be started"))??;
+    let deadline = Instant::now() + LONGEST_START;
+    while started.load(Ordering::Relaxed) < runtime.metrics().num_workers() {
+        if Instant::now() >= deadline {
+            bail!("the system doesn't start its threads: raise ulimit -u, TasksMax or pids.max");
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok(runtime)
+}
+
+/// How long the system may take to start threads that it gave.
+const LONGEST_START: Duration = Duration::from_secs(10);
+
+/// Looks whether the system gives this process the threads that a server needs, by starting as many, all at once.
 fn check_threads() -> anyhow::Result<()> {
-    // The runtime's own, those for calls and for background work of the host, and one for a call.
-    const BESIDE: usize = 8;
-    let needed = std::thread::available_parallelism().map_or(1, usize::from) + BESIDE;
-    let barrier = Arc::new(std::sync::Mutex::new(()));
-    let held = barrier.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let mut threads = Vec::new();
-    let mut refused = None;
+    // The server's and the host's own, and one for a call.
+    const BESIDE: usize = 12;
+    let needed = thread::available_parallelism().map_or(1, usize::from) + BESIDE;
+    let gate = Arc::new(Mutex::new(()));
+    let closed = gate.lock().unwrap_or_else(PoisonError::into_inner);
+    let (mut threads, mut refused) = (Vec::new(), None);
     for _ in 0..needed {
-        let barrier = Arc::clone(&barrier);
-        match std::thread::Builder::new().spawn(move || drop(barrier.lock())) {
+        let gate = Arc::clone(&gate);
+        match thread::Builder::new().name("billhook-check".to_owned()).spawn(move || drop(gate.lock())) {
             Ok(thread) => threads.push(thread),
-            Err(error) => refused = refused.or(Some(error)),
+            Err(error) => {
+                refused = Some(error);
+                break;
+            }
         }
     }
-    drop(held);
+    drop(closed);
     let started = threads.len();
     threads.into_iter().for_each(|thread| drop(thread.join()));
     match refused {
         None => Ok(()),
-        Some(error) => anyhow::bail!(
+        Some(error) => bail!(
             "it needs {needed} threads, and the system lets it have {started} (raise ulimit -u, TasksMax or pids.max): {error}"
         ),
     }

@@ -3,18 +3,21 @@
 
 use std::{
     io,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::AtomicBool},
     thread,
 };
 
+use anyhow::Context as _;
 use signal_hook::{
-    consts::{SIGALRM, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGVTALRM, SIGXCPU},
+    consts::{
+        SIGALRM, SIGCHLD, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGVTALRM, SIGXCPU,
+        SIGXFSZ,
+    },
     flag,
     iterator::Signals,
 };
+
+use crate::streams::NO_THREAD;
 
 /// Signals of which a second one ends the process at once. The others may come twice by themselves: a shell and the system both
 /// tell of a terminal that was closed.
@@ -24,36 +27,53 @@ const OTHERS: [i32; 8] = [SIGHUP, SIGALRM, SIGUSR1, SIGUSR2, SIGVTALRM, SIGPROF,
 #[cfg(target_os = "linux")]
 const UNNAMED: [std::ops::RangeInclusive<i32>; 3] = [16..=16, 30..=30, 34..=64];
 
-/// Returns the signals that end a process by default and can be watched for.
-#[cfg(target_os = "linux")]
-pub(crate) fn ending() -> Vec<i32> {
-    INSISTENT.into_iter().chain(OTHERS).collect()
+/// Takes the signals that must not end any verb, nor take something from it.
+pub(crate) fn begin() {
+    // A file that may not grow is an error of writing to it. Where the ends of children are ignored, which whoever started this
+    // process may have done, the system tells nobody how they ended.
+    for signal in [SIGXFSZ, SIGCHLD] {
+        let _ = flag::register(signal, Arc::default());
+    }
 }
 
-/// Begins to watch for signals. `asked` is called once, on a thread of its own, when the first comes.
-pub(crate) fn watch(asked: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    let was_asked = Arc::new(AtomicBool::new(false));
-    for signal in INSISTENT {
-        // The second time, at once: what is under way then is delivered, or called, again.
-        flag::register_conditional_shutdown(signal, 130, Arc::clone(&was_asked))?;
-        flag::register(signal, Arc::clone(&was_asked))?;
-    }
-    let all: Vec<i32> = INSISTENT.into_iter().chain(OTHERS).collect();
-    let mut signals = Signals::new(all)?;
+/// Returns the signals that end a process by default and can be watched for. A closed terminal isn't among them where it is to be
+/// ignored, as `nohup` wants it.
+pub(crate) fn ending() -> io::Result<Signals> {
+    let is_kept = |signal: &i32| *signal != SIGHUP || !is_hangup_ignored();
+    let signals = Signals::new(INSISTENT.into_iter().chain(OTHERS).filter(is_kept).collect::<Vec<i32>>())?;
     #[cfg(target_os = "linux")]
     for signal in UNNAMED.into_iter().flatten() {
         // The system's library keeps some of them for itself.
         let _ = signals.add_signal(signal);
     }
+    Ok(signals)
+}
+
+/// Whether this process was started so that a closed terminal is nothing to it.
+fn is_hangup_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask >> (SIGHUP - 1) & 1 == 1)
+}
+
+/// Begins to watch for signals. `asked` is called once, on a thread of its own, when the first comes.
+pub(crate) fn watch(asked: impl FnOnce() + Send + 'static) -> anyhow::Result<()> {
+    let mut signals = ending()?;
+    let is_insisted = Arc::new(AtomicBool::new(false));
+    for signal in INSISTENT {
+        // The second time, at once: what is under way then is delivered, or called, again.
+        flag::register_conditional_shutdown(signal, 130, Arc::clone(&is_insisted))?;
+        flag::register(signal, Arc::clone(&is_insisted))?;
+    }
     let wait = move || {
         let mut asked = Some(asked);
         for signal in signals.forever() {
-            was_asked.store(true, Ordering::Relaxed);
             if let Some(asked) = asked.take() {
                 tracing::info!(signal, "asked to end: what is under way comes to its end");
                 asked();
             }
         }
     };
-    thread::Builder::new().name("billhook-signals".to_owned()).spawn(wait).map(drop)
+    thread::Builder::new().name("billhook-signals".to_owned()).spawn(wait).context(NO_THREAD)?;
+    Ok(())
 }

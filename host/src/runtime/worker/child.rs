@@ -29,6 +29,7 @@ use super::{
     },
     cpu::{CpuClock, CpuLimit},
     folder,
+    process::NO_ROOM,
     start::{serve_in_background, spawn},
     wire::{Ask, Incoming, LARGEST_CALL, LARGEST_CHANGES, Load, PROTOCOL, Said, write_frame},
 };
@@ -66,7 +67,7 @@ pub(super) enum Failure {
 #[derive(Debug)]
 pub(super) enum NotStarted {
     /// No process could be started or talked to.
-    NoProcess(String),
+    NoProcess(io::Error),
     /// The plugin's constructor asks for other settings.
     NeedsSettings(String),
     /// It refused, before or while its instance was made.
@@ -187,7 +188,7 @@ const HARD_END: Duration = Duration::from_secs(10);
 impl Worker {
     /// Starts a process, and waits until it has loaded the plugin.
     pub(super) fn start(start: Start<'_>) -> Result<Self, NotStarted> {
-        let failed = |error: io::Error| NotStarted::NoProcess(error.to_string());
+        let failed = NotStarted::NoProcess;
         let (folder, folder_lock) = folder::make(start.folders).map_err(failed)?;
         let spawned = spawn(start.program, &start.load.limits.environment, &folder);
         let (child, calls, services) = spawned.map_err(|error| {
@@ -224,7 +225,7 @@ impl Worker {
         match worker.say(start.deadline, None) {
             Ok(()) => {}
             Err(Failure::TimedOut | Failure::TooMuchCpu) => return Err(NotStarted::Hung(Stage::Starting)),
-            Err(_) => return Err(NotStarted::Crashed(Stage::Starting, worker.bury())),
+            Err(_) => return Err(worker.ended_at_start(Stage::Starting)),
         }
         loop {
             match worker.hear(start.deadline, None) {
@@ -239,7 +240,7 @@ impl Worker {
                 }
                 Ok(Said::Ready { protocol, .. }) => {
                     let problem = format!("the worker speaks protocol {protocol} and this host {PROTOCOL}");
-                    return Err(NotStarted::NoProcess(problem));
+                    return Err(NotStarted::NoProcess(io::Error::other(problem)));
                 }
                 Ok(Said::NotReady { message, needs_settings: true }) => return Err(NotStarted::NeedsSettings(message)),
                 Ok(Said::NotReady { message, .. }) => return Err(NotStarted::Refused(stage, message)),
@@ -248,7 +249,7 @@ impl Worker {
                     return Err(NotStarted::Crashed(stage, problem));
                 }
                 Err(Failure::Gone | Failure::GoneBefore) => {
-                    return Err(NotStarted::Crashed(stage, worker.bury()));
+                    return Err(worker.ended_at_start(stage));
                 }
                 Err(Failure::TimedOut | Failure::TooMuchCpu) => return Err(NotStarted::Hung(stage)),
                 Err(Failure::Nonsense(problem) | Failure::Unsendable(problem)) => {
@@ -427,13 +428,25 @@ impl Worker {
 
     /// Ends the process at once, and waits for its end. Answers how it ended.
     pub(super) fn bury(&mut self) -> String {
-        let Some(process) = self.process.take() else { return String::new() };
+        self.bury_and_tell().1
+    }
+
+    fn bury_and_tell(&mut self) -> (Option<ExitStatus>, String) {
+        let Some(process) = self.process.take() else { return (None, String::new()) };
         // A process that crashed is still on its way: its own end says more than the one that it is given here.
         if !process.wait(Duration::from_millis(100)) {
             process.end();
         }
         let status = process.reap();
-        process.end_of(status)
+        (status, process.end_of(status))
+    }
+
+    /// Why there is no worker, whose process ended before it was ready.
+    fn ended_at_start(&mut self, stage: Stage) -> NotStarted {
+        let (status, how) = self.bury_and_tell();
+        // As long as it didn't say that it loads the plugin, none of the plugin's code has run.
+        let is_host = self.clock.is_none() && status.and_then(|status| status.code()) == Some(NO_ROOM);
+        if is_host { NotStarted::NoProcess(Errno::AGAIN.into()) } else { NotStarted::Crashed(stage, how) }
     }
 
     /// Lets the plugin put its things in order, and waits until the process ended.

@@ -27,7 +27,7 @@ use billhook_plugin_api::{
 use super::{
     PluginServices, TrialError, TrialOutcome,
     call::{CallFailure, Fault, FaultKind, Instance},
-    child::ChildProgram,
+    child::{ChildProgram, is_shortage},
     plugin::timed_out,
     settings::RuntimeSettings,
     trial::{Stage, check_usage_specs},
@@ -81,7 +81,7 @@ pub(crate) fn try_in_worker(config: &WorkerConfig) -> Result<TrialOutcome, Trial
     let mut worker = match config.start() {
         Ok(worker) => worker,
         Err(NotStarted::NeedsSettings(message)) => return Ok(TrialOutcome::NeedsSettings { message }),
-        Err(NotStarted::NoProcess(problem)) => return Err(TrialError::Start(std::io::Error::other(problem))),
+        Err(NotStarted::NoProcess(problem)) => return Err(TrialError::Start(problem)),
         Err(NotStarted::Refused(stage, problem)) => return Err(TrialError::Refused { stage, problem }),
         Err(NotStarted::Crashed(stage, how)) => return Err(TrialError::Crashed { stage, how }),
         Err(NotStarted::Hung(stage)) => return Err(TrialError::Hung { stage, limit: config.start_limit }),
@@ -384,6 +384,11 @@ impl Shared {
     /// What a start that failed means for the call. Nothing was done.
     fn not_started(&self, not_started: NotStarted) -> Fault {
         let problem = match not_started {
+            // It may be there in a moment, and is asked for at the next call.
+            NotStarted::NoProcess(problem) if is_shortage(&problem) => {
+                let message = format!("the plugin can't be loaded: its worker can't be started: {problem}");
+                return Fault::new(FaultKind::Unavailable, message);
+            }
             NotStarted::NoProcess(problem) => format!("its worker can't be started: {problem}"),
             NotStarted::NeedsSettings(problem) | NotStarted::Refused(_, problem) => problem,
             NotStarted::Crashed(stage, how) => {

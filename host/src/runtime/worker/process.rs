@@ -21,6 +21,7 @@ use billhook_plugin_api::{
 use super::{
     super::{
         Library, LoadedInstance,
+        child::is_shortage,
         confine::{Bounds, confine},
         supervisor,
     },
@@ -30,9 +31,14 @@ use super::{
     },
 };
 
+/// The exit code of a worker that the system gives no process, before any code of the plugin's ran.
+pub(super) const NO_ROOM: i32 = 71;
+
 /// Runs as a worker: standard input is the socket of calls, standard output that of services.
 pub(crate) fn run(host: u32) -> io::Result<()> {
-    supervisor::split(host)?;
+    if let Err(error) = supervisor::split(host) {
+        process::exit(if is_shortage(&error) { NO_ROOM } else { 1 });
+    }
     let (calls, services) = take_sockets()?;
     let mut connection = Connection { socket: calls, incoming: Incoming::default() };
     let Some(load) = receive::<Load>(&mut connection.incoming, &mut connection.socket, LARGEST_CALL)? else {
