@@ -2,20 +2,15 @@
 //! container.
 
 use std::{
-    fs::{self, File},
+    fs,
     io::{BufRead, BufReader, Read},
     os::unix::process::CommandExt,
     process::{Command, Stdio},
     thread,
 };
 
+use crate::support::{BILLHOOK, Home, Killed, Server, deed, home_with_rogue, signal, terminal, wait_for};
 use billhook::{DeliveryFilter, DeliveryStatus, NewEvent};
-use rustix::{
-    fs::{Mode, OFlags, open},
-    pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
-};
-
-use crate::support::{BILLHOOK, Home, Killed, Server, deed, home_with_rogue, signal, wait_for};
 
 /// Every signal that ends a process by default, but for those of crashes and the one that nobody can watch for. The last are
 /// real-time signals: the first, one in the middle, the last.
@@ -91,12 +86,9 @@ fn every_signal_that_ends_a_process_lets_deliveries_end_that_were_begun() {
 fn a_closed_terminal_lets_a_server_end_what_it_began() {
     let home = home_with_rogue();
     let token = home.run(&["token", "create", "--scope", "manage"]).succeeded().stdout;
-    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("a terminal");
-    grantpt(&terminal).and_then(|()| unlockpt(&terminal)).expect("usable");
-    let name = ptsname(&terminal, Vec::new()).expect("it has a name");
-    let side = || File::from(open(&name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).expect("opened"));
+    let (terminal, side) = terminal();
     let mut command = home.command(&["serve", "--listen", "127.0.0.1:0"]);
-    command.stdin(side()).stdout(Stdio::piped()).stderr(side());
+    command.stdin(side.try_clone().expect("opened")).stdout(Stdio::piped()).stderr(side);
     // SAFETY: between fork and exec it makes two system calls, which is safe there.
     unsafe {
         command.pre_exec(|| {
@@ -165,7 +157,7 @@ fn as_the_first_process_it_takes_the_ends_of_whatever_ends() {
     // It needs the right to make a namespace of processes.
     let may = Command::new("unshare").args(["--pid", "--fork", "--mount-proc", "true"]).status();
     if !may.is_ok_and(|status| status.success()) {
-        eprintln!("skipped: no namespace of processes can be made");
+        let _ = std::io::Write::write_all(&mut std::io::stderr(), b"skipped: no namespace of processes can be made\n");
         return;
     }
     let home = home_with_rogue();

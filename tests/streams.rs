@@ -4,6 +4,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{BufRead, BufReader, Read},
     net::{TcpListener, TcpStream},
+    os::fd::OwnedFd,
     os::unix::process::CommandExt,
     process::{Command, Stdio},
     thread,
@@ -12,7 +13,9 @@ use std::{
 
 use serde_json::Value;
 
-use crate::support::{Home, Killed, Package, Server, deed, home_with_rogue, run, run_on_terminal, signal, wait_for};
+use crate::support::{
+    Home, Killed, Package, Server, deed, home_with_rogue, run, run_on_terminal, signal, terminal, wait_for,
+};
 
 /// What standard error may be like.
 #[derive(Debug, Clone, Copy)]
@@ -22,32 +25,42 @@ enum Errors {
     Broken,
     /// A pipe that nobody reads.
     Unread,
+    /// A terminal that shows nothing more, as after Ctrl-S.
+    Held,
 }
 
-const ERRORS: [Errors; 4] = [Errors::Full, Errors::Closed, Errors::Broken, Errors::Unread];
+const ERRORS: [Errors; 5] = [Errors::Full, Errors::Closed, Errors::Broken, Errors::Unread, Errors::Held];
 
 fn full() -> File {
     OpenOptions::new().write(true).open("/dev/full").expect("it is there")
 }
 
+/// Lets a command be started without some of its standard streams.
+fn closing(command: &mut Command, streams: std::ops::RangeInclusive<i32>) {
+    // SAFETY: between fork and exec it closes descriptors, which is safe there.
+    unsafe {
+        command.pre_exec(move || {
+            streams.clone().for_each(|stream| rustix::io::close(stream));
+            Ok(())
+        });
+    }
+}
+
 /// Gives a command such a standard error. What is returned has to live as long as the command.
-fn with_errors(command: &mut Command, errors: Errors) -> Option<std::io::PipeReader> {
+fn with_errors(command: &mut Command, errors: Errors) -> Option<OwnedFd> {
     match errors {
         Errors::Full => drop(command.stderr(full())),
-        Errors::Closed => {
-            // SAFETY: between fork and exec it closes a descriptor, which is safe there.
-            unsafe {
-                command.pre_exec(|| {
-                    rustix::io::close(2);
-                    Ok(())
-                });
-            }
-        }
+        Errors::Closed => closing(command, 2..=2),
         Errors::Broken => drop(command.stderr(std::io::pipe().expect("a pipe").1)),
         Errors::Unread => {
             let (reader, writer) = std::io::pipe().expect("a pipe");
             command.stderr(writer);
-            return Some(reader);
+            return Some(reader.into());
+        }
+        Errors::Held => {
+            let (terminal, side) = terminal();
+            command.stderr(side);
+            return Some(terminal);
         }
     }
     None
@@ -113,6 +126,15 @@ fn a_verb_does_its_work_and_ends_as_it_does_whatever_its_streams_are() {
         assert_eq!(other["status"], "disabled");
     }
     let home = home_with_rogue();
+    for (verb, status) in [("disableplugin", "disabled"), ("enableplugin", "enabled")] {
+        let mut command = home.command(&[verb, "rogue"]);
+        match verb {
+            "disableplugin" => closing(&mut command, 1..=1),
+            _ => drop(command.stdout(std::io::pipe().expect("a pipe").1)),
+        }
+        assert_eq!(run(&mut command).succeeded().stderr, "", "nobody wants to know");
+        assert_eq!(home.run(&["--json", "listplugins"]).succeeded().json()[0]["status"], status);
+    }
     let said = run(home.command(&["listplugins"]).stdout(full()));
     assert!(said.stderr.contains("the answer can't be written to standard output"), "{}", said.stderr);
 }
@@ -272,13 +294,24 @@ fn a_server_serves_whatever_becomes_of_its_standard_output() {
     rustix::pipe::fcntl_setpipe_size(&stuffed, 4096).expect("set");
     std::io::Write::write_all(&mut stuffed, &[b'-'; 4096]).expect("written");
     let broken = std::io::pipe().expect("a pipe").1;
-    for output in [Stdio::from(stuffed), Stdio::from(broken), Stdio::from(full())] {
+    for output in [Some(Stdio::from(stuffed)), Some(Stdio::from(broken)), Some(Stdio::from(full())), None] {
         // Nobody says where it is, so it has to be told.
         let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("bound");
         let mut command = home.command(&["serve", "--insecure-no-auth", "--listen", &port.to_string()]);
-        let mut server = Killed::start(command.stdout(output).stderr(Stdio::null()));
+        match output {
+            Some(output) => drop(command.stdout(output).stderr(Stdio::null())),
+            None => closing(&mut command, 0..=2),
+        }
+        let mut server = Killed::start(&mut command);
+        drop(command);
         wait_for("the server", || TcpStream::connect(port).is_ok());
         call(&format!("http://{port}"), "", "");
+        for stream in 0..=2 {
+            // Whoever writes to one of them by habit must not write into a database, or to a client.
+            let file = fs::read_link(format!("/proc/{}/fd/{stream}", server.0.id())).expect("it is open");
+            let is_harmless = file.starts_with("/dev") || file.to_string_lossy().starts_with("pipe:");
+            assert!(is_harmless, "{stream} is {}", file.display());
+        }
         signal(server.0.id(), libc::SIGTERM);
         assert_eq!(server.0.wait().expect("ended").code(), Some(0));
     }

@@ -25,7 +25,7 @@ pub(crate) use browser::Browser;
 pub(crate) use handler_server::{Call, HandlerServer, Reply};
 pub(crate) use raw_zip::{Entry, RawZip};
 pub(crate) use server::{Answer, Server, token};
-pub(crate) use terminal::run_on_terminal;
+pub(crate) use terminal::{run_on_terminal, terminal};
 pub(crate) use usage_api::{Fault, Paging, UsageServer, characteristic};
 
 /// The command.

@@ -7,10 +7,10 @@ use std::{
     io,
     os::unix::process::CommandExt,
     process::{Command, ExitCode},
-    thread,
 };
 
 use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process};
+use signal_hook::consts::SIGCHLD;
 
 use crate::signals;
 
@@ -21,41 +21,36 @@ pub(crate) fn run() -> Option<ExitCode> {
         let _ = rustix::process::set_child_subreaper(None);
         return None;
     }
-    match start() {
-        Ok(code) => Some(code),
-        // Without it the command goes on as it can.
-        Err(_) => None,
-    }
+    // Without it the command goes on as it can.
+    start().ok()
 }
 
 fn start() -> io::Result<ExitCode> {
     let mut signals = signals::ending()?;
+    // Asked for before anything is started: no end goes unnoticed.
+    signals.add_signal(SIGCHLD)?;
     let mut command = Command::new("/proc/self/exe");
     let mut arguments = std::env::args_os();
     if let Some(name) = arguments.next() {
         command.arg0(name);
     }
     // In a group of its own: a terminal tells a whole group of an interrupt, and this process hands it on, too.
-    let child = command.args(arguments).process_group(0).spawn()?;
-    let own = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or_else(|| io::Error::other("no process"))?;
+    let own = Pid::from_child(&command.args(arguments).process_group(0).spawn()?);
     // It reads from the terminal, if there is one. Whoever isn't in the foreground may only ask for that once it ignores the signal
     // which forbids it; as the first process, this one does.
     let _ = rustix::termios::tcsetpgrp(io::stdin(), own);
-    let hand_on = move || {
-        for number in signals.forever() {
+    for number in signals.forever() {
+        if number != SIGCHLD {
             // One without a name asks for the same.
             let _ = kill_process(own, Signal::from_named_raw(number).unwrap_or(Signal::TERM));
+            continue;
         }
-    };
-    thread::Builder::new().name("billhook-init".to_owned()).spawn(hand_on)?;
-    loop {
-        match rustix::process::wait(WaitOptions::empty()) {
-            Ok(Some((ended, status))) if ended == own => {
+        while let Ok(Some((ended, status))) = rustix::process::wait(WaitOptions::NOHANG) {
+            if ended == own {
                 let code = status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal));
                 return Ok(ExitCode::from(u8::try_from(code.unwrap_or(1)).unwrap_or(1)));
             }
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
         }
     }
+    Ok(ExitCode::FAILURE)
 }
