@@ -134,6 +134,12 @@ impl Shared {
         self.is_ended.load(Ordering::Relaxed)
     }
 
+    /// Nobody has anything more to tell the thread that settles: it ends when it settled what it was told.
+    fn end_settling(&self) {
+        let (nobody, _) = mpsc::channel();
+        *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = nobody;
+    }
+
     fn end(&self, settled: Settled, note: Option<Note>) {
         // Without the thread that settles, the lease runs out and somebody else delivers.
         let _ = self.ended.lock().unwrap_or_else(PoisonError::into_inner).send(Ended { settled, note });
@@ -191,7 +197,14 @@ impl Deliverer {
         let settling = Arc::clone(&shared);
         deliverer.threads.push(spawn("billhook-settle", Box::new(move || settle_all(&settling, &to_settle)))?);
         let (scheduling, locks) = (Arc::clone(&shared), locks.to_owned());
-        deliverer.threads.push(spawn("billhook-deliver", Box::new(move || schedule(&scheduling, &locks)))?);
+        match spawn("billhook-deliver", Box::new(move || schedule(&scheduling, &locks))) {
+            Ok(thread) => deliverer.threads.push(thread),
+            Err(error) => {
+                // The other one ends, and others don't take this host for one that delivers.
+                deliverer.shared.end_settling();
+                return Err(error);
+            }
+        }
         Ok(deliverer)
     }
 
@@ -261,9 +274,7 @@ fn schedule(shared: &Arc<Shared>, locks: &Path) {
         }
         shared.wake.wait(LOOK);
     }
-    // Nobody has anything more to tell the thread that settles: it ends when it settled what it was told.
-    let (nobody, _) = mpsc::channel();
-    *shared.ended.lock().unwrap_or_else(PoisonError::into_inner) = nobody;
+    shared.end_settling();
 }
 
 /// Deletes the files of hosts that are no more and held nothing.
