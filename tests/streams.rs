@@ -7,6 +7,7 @@ use std::{
     os::fd::OwnedFd,
     os::unix::process::CommandExt,
     process::{Command, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
 };
@@ -362,4 +363,26 @@ fn the_last_words_of_a_plugin_that_crashes_are_in_the_log() {
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&output.status), Some(number), "{said}");
         assert!(said.contains(words), "{said}");
     }
+}
+
+#[test]
+fn a_reader_of_the_log_that_takes_little_by_little_does_not_hold_up_the_end() {
+    let home = home_with_rogue();
+    let (mut reader, writer) = std::io::pipe().expect("a pipe");
+    let (mut server, address) = server_with_log(&home, writer);
+    call(&address, "print", "1000000");
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        // Ten times a second some of it: all of it would take minutes.
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                reader.read_exact(&mut [0; 1024]).expect("there is more");
+                thread::sleep(Duration::from_millis(100));
+            }
+        });
+        signal(server.0.id(), libc::SIGTERM);
+        let code = server.0.wait().expect("ended").code();
+        is_over.store(true, Ordering::Relaxed);
+        assert_eq!(code, Some(0));
+    });
 }

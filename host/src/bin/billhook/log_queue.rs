@@ -83,15 +83,17 @@ impl LogQueue {
         self.shared.changed.notify_all();
     }
 
-    /// Waits until everything was written or lost, as long as that goes on: where nothing was written for `patience`, no longer.
-    pub(crate) fn flush(&self, patience: Duration) {
+    /// Waits until everything was written or lost, as long as that goes on: where nothing was written for `patience`, no longer; and
+    /// for a reader that takes little by little, at most for `longest`.
+    pub(crate) fn flush(&self, patience: Duration, longest: Duration) {
+        let begun = Instant::now();
         let mut waiting = self.shared.lock();
         let (mut seen, mut since) = (waiting.done, Instant::now());
         while !waiting.texts.is_empty() || waiting.is_writing {
             if waiting.done != seen {
                 (seen, since) = (waiting.done, Instant::now());
             }
-            let left = patience.saturating_sub(since.elapsed());
+            let left = patience.saturating_sub(since.elapsed()).min(longest.saturating_sub(begun.elapsed()));
             if left.is_zero() {
                 return;
             }

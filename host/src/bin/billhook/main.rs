@@ -52,7 +52,6 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::ExitCode,
-    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -209,12 +208,9 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     };
-    streams::flush(LAST_MOMENT);
+    streams::flush();
     code
 }
-
-/// What is left of the log is written at the end, as long as some of it is taken within such a time.
-const LAST_MOMENT: Duration = Duration::from_secs(1);
 
 fn run(verb: Verb, global: &Global, output: &Output) -> anyhow::Result<()> {
     match verb {

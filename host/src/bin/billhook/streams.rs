@@ -188,8 +188,11 @@ pub(crate) fn width() -> Option<u16> {
 /// How long the last that plugins wrote may take to be read.
 const LAST_READ: Duration = Duration::from_millis(500);
 
-/// Writes what waits to be written, as long as somebody takes it: where nothing is taken for `patience`, no longer.
-pub(crate) fn flush(patience: Duration) {
+/// How long the end waits for whoever reads the log: where nothing is taken, and in all.
+const PATIENCE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
+
+/// Writes what waits to be written, as long as somebody takes it, and not for ever.
+pub(crate) fn flush() {
     let Some(streams) = STREAMS.get() else { return };
     // The pipe ends when nothing writes to it any more. What plugins started may go on, and has had its time.
     let _ = (rustix::stdio::dup2_stdout(&streams.errors), rustix::stdio::dup2_stderr(&streams.errors));
@@ -202,7 +205,7 @@ pub(crate) fn flush(patience: Duration) {
             break;
         }
     }
-    streams.queue.flush(patience);
+    streams.queue.flush(PATIENCE.0, PATIENCE.1);
 }
 
 /// Collects a line of the log, which goes into the queue as a whole.
