@@ -9,7 +9,7 @@ use std::{
     thread,
 };
 
-use crate::support::{BILLHOOK, Home, Killed, Server, deed, home_with_rogue, signal, terminal, wait_for};
+use crate::support::{BILLHOOK, Home, Killed, Server, deed, home_with_rogue, library, signal, terminal, wait_for};
 use billhook::{DeliveryFilter, DeliveryStatus, NewEvent};
 
 /// Every signal that ends a process by default, but for those of crashes and the one that nobody can watch for. The last are
@@ -152,12 +152,19 @@ fn how_children_end_is_known_also_where_whoever_starts_it_ignores_their_ends() {
     crate::support::run(ignoring(&mut command, libc::SIGCHLD)).succeeded();
 }
 
+/// Whether this user may make a namespace of processes, and says so if not.
+fn can_make_namespaces() -> bool {
+    let may = Command::new("unshare").args(["--pid", "--fork", "--mount-proc", "true"]).status();
+    let may = may.is_ok_and(|status| status.success());
+    if !may {
+        let _ = std::io::Write::write_all(&mut std::io::stderr(), b"SKIPPED: no namespace of processes can be made\n");
+    }
+    may
+}
+
 #[test]
 fn as_the_first_process_it_takes_the_ends_of_whatever_ends() {
-    // It needs the right to make a namespace of processes.
-    let may = Command::new("unshare").args(["--pid", "--fork", "--mount-proc", "true"]).status();
-    if !may.is_ok_and(|status| status.success()) {
-        let _ = std::io::Write::write_all(&mut std::io::stderr(), b"skipped: no namespace of processes can be made\n");
+    if !can_make_namespaces() {
         return;
     }
     let home = home_with_rogue();
@@ -203,6 +210,30 @@ fn as_the_first_process_it_takes_the_ends_of_whatever_ends() {
         answers.read_to_string(&mut said).expect("read");
         assert_eq!(init.0.wait().expect("ended").code(), Some(0), "{verb}, {ending}: {said}");
     }
+}
+
+#[test]
+fn scripts_leave_nothing_to_a_first_process_that_takes_the_ends_of_its_own_children_alone() {
+    if !can_make_namespaces() {
+        return;
+    }
+    let home = Home::new();
+    // Each in a session of its own: neither in the script's group of processes nor in that of whoever supervises it.
+    let task = home.file("leaves.sh", "#!/bin/sh\n(setsid sleep 600 &)\nsetsid sleep 600 &\ncat > /dev/null\n");
+    fs::set_permissions(&task, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("set");
+    home.run(&["addhandler", "leaves", "--event", "clients.create", "--task", &task]).succeeded();
+    // A program that embeds the host, and knows nothing of orphans.
+    let program = library("healthy").with_file_name("courier");
+    let mut command = Command::new("unshare");
+    command.args(["--pid", "--fork", "--mount-proc", "--kill-child"]).arg(program).arg(home.path()).args(["16", "0"]);
+    let init = Killed::start(command.stdout(Stdio::null()).stderr(Stdio::null()));
+    let host = home.host();
+    wait_for("all to be delivered", || {
+        let all = host.deliveries(&DeliveryFilter::default()).expect("readable");
+        all.len() == 12 && all.iter().all(|delivery| delivery.status == DeliveryStatus::Done)
+    });
+    let first = *children(init.0.id()).first().expect("the first process of the namespace");
+    wait_for("nothing to be left, neither alive nor ended", || children(first).is_empty());
 }
 
 #[test]

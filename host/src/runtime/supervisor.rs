@@ -89,7 +89,7 @@ fn end_all() {
                 let _ = rustix::process::kill_process(pid, signal);
             }
         }
-        match rustix::process::waitpid(None, WaitOptions::NOHANG) {
+        match rustix::process::wait(WaitOptions::NOHANG) {
             Err(rustix::io::Errno::CHILD) => return,
             Ok(Some(_)) => {}
             // They need a moment to end.
