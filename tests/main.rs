@@ -27,6 +27,8 @@ mod growth;
 mod lifecycle;
 /// Zips that two readers could read differently, or that do harm.
 mod packages;
+/// Removing plugins: what they are needed for, and what they keep.
+mod removal;
 /// The HTTP server: management, hooks, events, provisioning, and the page.
 mod server;
 /// What a plugin is offered: state, settings, log.

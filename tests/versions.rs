@@ -113,25 +113,6 @@ fn an_identical_package_is_no_failure_and_a_different_one_has_a_kind_of_its_own(
 }
 
 #[test]
-fn what_a_plugin_keeps_is_deleted_only_by_force() {
-    let home = Home::new();
-    let host = home.host();
-    install(&host, &Package::new("Keeper").of("keeper"), &home, &Install::default()).expect("installed");
-    acquire(&host, "Keeper").expect("it goes through");
-    let error = host.remove("keeper", false).expect_err("it keeps something");
-    assert!(matches!(&error, HostError::KeepsState { values: 1.., bytes: 1.., .. }), "{error:?}");
-    home.run(&["removeplugin", "keeper"]).failed_with(&["keeper keeps ", "would be deleted with it", "--force"]);
-    let server = Server::start(&home);
-    let refused = server.ask("DELETE", "/api/v1/plugins/keeper", None).is(409).json();
-    assert_eq!(refused["kind"], "keeps_state", "{refused}");
-    acquire(&host, "Keeper").expect("it is still there");
-    server.ask("DELETE", "/api/v1/plugins/keeper?force=true", None).is(200);
-    let other = Home::new();
-    install(&other.host(), &Package::new("Healthy"), &other, &Install::default()).expect("installed");
-    other.host().remove("healthy", false).expect("it keeps nothing");
-}
-
-#[test]
 fn settings_travel_with_an_upgrade_and_come_back_with_a_downgrade() {
     let home = Home::new();
     let (host, package) = (home.host(), Package::new("Picky").of("refuse_settings"));

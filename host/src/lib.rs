@@ -79,8 +79,8 @@ pub use lifecycle::{
 };
 pub use provisioning::{CreatedResource, ProvisioningError, SignOnRequest, SignedOn};
 pub use registry::{
-    InstalledVersion, PendingSpec, PluginDetails, PluginSummary, RegistryError, Resource, ResourceFilter, Scope,
-    Status, Token, UsageSpecState,
+    AddonResources, InstalledVersion, KeptState, PendingSpec, PluginDetails, PluginSummary, PluginUses, RegistryError,
+    Resource, ResourceFilter, Scope, Status, Token, UsageSpecState,
 };
 #[cfg(target_os = "linux")]
 pub use runtime::keep_last_words;

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{Answer, Home, Package, Server, token, wait_for};
+use crate::support::{Answer, Home, Package, Server, asset, order, token, wait_for};
 
 const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
 
@@ -148,4 +148,29 @@ fn every_page_lets_nothing_in_but_its_own_files() {
         let foreign = page.body.matches("src=\"").count();
         assert_eq!(foreign, page.body.matches("src=\"/assets/").count(), "{path} loads nothing from elsewhere");
     }
+}
+
+#[test]
+fn what_a_plugin_keeps_is_named_where_it_is_removed_and_deleted_only_where_that_was_ticked() {
+    let home = Home::new();
+    home.load(&Package::new("Keeper").of("keeper")).succeeded();
+    let server = Server::start(&home);
+    let mut kept = asset("Keeper");
+    kept.meta_info = json!(["keep", "key", "value"]).into();
+    server.post("/api/v1/hooks/on_product_acquisition", &json!({"asset": kept, "order": order()})).is(200);
+    let cookie = log_in(&server, &server.token);
+    let page = server.request("GET", "/plugins/keeper", &[("cookie", &cookie)], b"").is(200);
+    for shown in ["1 value (10 bytes) that it keeps", "Also delete the 1 value (10 bytes) that it keeps, for good"] {
+        assert!(page.body.contains(shown), "{shown:?} is not in {}", page.body);
+    }
+    let csrf = mark(&page);
+    let remove = |more: &str| {
+        let form = format!("csrf={csrf}{more}");
+        let headers = [("cookie", cookie.as_str()), FORM];
+        let to = server.request("POST", "/plugins/keeper/remove", &headers, form.as_bytes()).is(303);
+        server.request("GET", to.header("location"), &[("cookie", &cookie)], b"").is(200).body
+    };
+    let refused = remove("");
+    assert!(refused.contains("keeper keeps 1 value (10 bytes), which would be deleted with it"), "{refused}");
+    assert!(remove("&force=on").contains("keeper was removed."));
 }

@@ -4,7 +4,7 @@ use std::{io, path::PathBuf};
 
 use crate::{
     package::CheckErrors,
-    registry::{AddonClash, RegistryError},
+    registry::{AddonClash, PluginUses, RegistryError},
     runtime::TrialError,
 };
 
@@ -40,31 +40,13 @@ pub enum HostError {
         /// The id.
         id: String,
     },
-    /// Assets use it.
-    #[error("{id} is used by {assets} asset{}", if *assets == 1 { "" } else { "s" })]
+    /// It is needed, or keeps what would be deleted with it: all of that is counted.
+    #[error("{id} {uses}")]
     InUse {
         /// The plugin.
         id: String,
-        /// How many assets.
-        assets: u64,
-    },
-    /// It reported usage that the usage API doesn't have yet.
-    #[error("{id} reported {records} usage record{} that the usage API doesn't have yet", if *records == 1 { "" } else { "s" })]
-    UsageUnsent {
-        /// The plugin.
-        id: String,
-        /// How many records.
-        records: u64,
-    },
-    /// It keeps what would be deleted with it.
-    #[error("{id} keeps {values} value{} ({bytes} bytes) that would be deleted with it", if *values == 1 { "" } else { "s" })]
-    KeepsState {
-        /// The plugin.
-        id: String,
-        /// How many values.
-        values: u64,
-        /// How many bytes they and their keys have.
-        bytes: u64,
+        /// What it is needed for, and what it keeps.
+        uses: PluginUses,
     },
     /// Another plugin provides the add-on.
     #[error("the add-on {addon:?} is provided by {plugin}")]
@@ -239,9 +221,7 @@ impl HostError {
             HostError::Package(_) => "package",
             HostError::Trial(_) => "trial",
             HostError::NotInstalled { .. } => "not_installed",
-            HostError::InUse { .. } => "in_use",
-            HostError::UsageUnsent { .. } => "usage_unsent",
-            HostError::KeepsState { .. } => "keeps_state",
+            HostError::InUse { uses, .. } => uses.kind(),
             HostError::AddonTaken { .. } => "addon_taken",
             HostError::HasResources { .. } => "has_resources",
             HostError::OthersResources { .. } => "others_resources",

@@ -18,10 +18,7 @@ use crate::{
     accounting::Scope,
     crash_point,
     package::{self, CheckErrors, CheckReport, Digest, ModuleInfo, PackageError, Sound, Version},
-    registry::{
-        AddonClash, KeptState, NewVersion, NextAddon, PluginDetails, PluginSummary, Removal, Status, Tried,
-        read_only_state,
-    },
+    registry::{AddonClash, NewVersion, NextAddon, PluginDetails, PluginSummary, Status, Tried, read_only_state},
     runtime::{
         Isolation, PluginServices, RuntimeSettings, ThrowAwayState, Trial, TrialError, TrialOutcome, WorkerConfig,
         try_in_worker, try_module,
@@ -263,23 +260,15 @@ impl Host {
         Ok(plugin)
     }
 
-    /// Removes a plugin with its history, its settings and its state. Answers what was removed.
+    /// Removes a plugin with its history, its settings and its state. Returns what was removed.
     ///
-    /// A plugin that assets use, or that keeps anything, is removed only by force: nothing would answer for those assets any more,
-    /// and what it keeps would be gone.
+    /// A plugin that assets, unsent usage or resources need, or that keeps anything, is removed only by force: nothing would
+    /// answer for those any more, and what it keeps would be gone. [`HostError::InUse`] counts all of it.
     pub fn remove(&self, id: &str, force: bool) -> Result<PluginSummary, HostError> {
         let lock = self.shared.home.lock()?;
         let summary = self.summary(id)?;
-        let named = || id.to_owned();
-        match self.shared.registry.remove(id, force)? {
-            Removal::Done => {}
-            Removal::Clash(clash) => return Err(HostError::of_addon(id, clash)),
-            Removal::InUse { assets } => return Err(HostError::InUse { id: named(), assets }),
-            Removal::Unsent { records } => return Err(HostError::UsageUnsent { id: named(), records }),
-            Removal::KeepsState(KeptState { values, bytes }) => {
-                return Err(HostError::KeepsState { id: named(), values, bytes });
-            }
-        }
+        let removed = self.shared.registry.remove(id, force)?;
+        removed.map_err(|uses| HostError::InUse { id: id.to_owned(), uses })?;
         self.after_change();
         self.clear_away(&lock);
         drop(lock);

@@ -10,6 +10,7 @@ mod schema;
 mod state;
 mod tokens;
 mod usage;
+mod uses;
 
 use std::{
     path::{Path, PathBuf},
@@ -25,11 +26,12 @@ pub use addons::{Resource, ResourceFilter};
 pub(crate) use rows::{DispatchRow, DispatchRows, NewVersion, Tried};
 pub use rows::{InstalledVersion, PendingSpec, PluginDetails, PluginSummary, Status, UsageSpecState};
 use schema::Presence;
-pub(crate) use state::{KeptState, read_only_state};
+pub(crate) use state::read_only_state;
 pub use tokens::{Scope, Token};
 pub(crate) use usage::{
     Ended, NewUsage, Progress, SpecRow, Stage, UnsentContract, UnsentUsage, UsageContract, UsageKey, UsageReport,
 };
+pub use uses::{AddonResources, KeptState, PluginUses};
 
 /// Why the registry can't be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -223,10 +225,10 @@ impl Registry {
                 Ok(InstalledVersion { version: row.get(0)?, installed_at: row.get(1)?, digest: row.get(2)? })
             })?
             .collect::<Result<_, _>>()?;
-        let assets_in_use = "SELECT count(*) FROM asset_in_use WHERE plugin = ?1";
-        let assets_in_use = transaction.query_row(assets_in_use, [id], |row| row.get::<_, i64>(0))?.unsigned_abs();
+        let assets_in_use = uses::assets(&transaction, id)?;
         drop(statement);
         let unsent_usage = usage::count_unsent(&transaction, id)?;
+        let state = uses::kept(&transaction, id)?;
         drop(transaction);
         drop(connection);
         let usage_api = self.specs(Some(id))?.into_iter().map(UsageSpecState::from).collect();
@@ -234,6 +236,7 @@ impl Registry {
             usage_api,
             unsent_usage,
             assets_in_use,
+            state,
             summary,
             needs_settings,
             quarantined,
@@ -435,30 +438,17 @@ impl Registry {
 
     /// Forgets a plugin, its history, settings and state; its usage stays.
     ///
-    /// Unless it is forced, only a plugin that no asset uses, that has no usage left to send, and that keeps nothing; says what
-    /// stands against it.
-    pub(crate) fn remove(&self, id: &str, force: bool) -> Result<Removal, RegistryError> {
+    /// Unless it is forced, only a plugin that nothing needs and that keeps nothing; otherwise returns all that stands against it.
+    pub(crate) fn remove(&self, id: &str, force: bool) -> Result<Result<(), PluginUses>, RegistryError> {
         self.change(|transaction| {
             if !force {
-                if let Some(clash) = addons::clash(transaction, id, None)? {
-                    return Ok(Removal::Clash(clash));
-                }
-                let count = "SELECT count(*) FROM asset_in_use WHERE plugin = ?1";
-                let assets = transaction.query_row(count, [id], |row| row.get::<_, i64>(0))?.unsigned_abs();
-                if assets > 0 {
-                    return Ok(Removal::InUse { assets });
-                }
-                let records = usage::count_unsent(transaction, id)?;
-                if records > 0 {
-                    return Ok(Removal::Unsent { records });
-                }
-                let kept = state::kept(transaction, id)?;
-                if kept.values > 0 {
-                    return Ok(Removal::KeepsState(kept));
+                let uses = PluginUses::of(transaction, id)?;
+                if !uses.is_empty() {
+                    return Ok(Err(uses));
                 }
             }
             transaction.execute("DELETE FROM plugin WHERE id = ?1", [id])?;
-            Ok(Removal::Done)
+            Ok(Ok(()))
         })
     }
 
@@ -492,23 +482,6 @@ impl Registry {
         )?;
         Ok((digest, library_digest, parse(id, &module)?))
     }
-}
-
-/// What became of the removal of a plugin.
-pub(crate) enum Removal {
-    Done,
-    /// An add-on stands against it.
-    Clash(AddonClash),
-    /// Assets use it.
-    InUse {
-        assets: u64,
-    },
-    /// Usage that it reported isn't sent.
-    Unsent {
-        records: u64,
-    },
-    /// It keeps something that would be deleted with it.
-    KeepsState(KeptState),
 }
 
 const SUMMARY: &str = "SELECT p.id, v.name, v.author, v.version, p.enabled, p.needs_settings IS NOT NULL,

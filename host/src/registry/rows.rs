@@ -3,7 +3,7 @@
 use billhook_plugin_api::{Json, UsageSpec};
 use serde::Serialize;
 
-use super::{NextAddon, SpecRow};
+use super::{KeptState, NextAddon, SpecRow};
 use crate::{
     events::Handler,
     package::{ModuleInfo, Version},
@@ -100,6 +100,8 @@ pub struct PluginDetails {
     pub unsent_usage: u64,
     /// How many assets of the backend's use it: as long as there are any, it isn't removed.
     pub assets_in_use: u64,
+    /// What it keeps: as long as there is anything, it isn't removed, because that would delete it.
+    pub state: KeptState,
     /// All installed versions, oldest first; the last one is in use.
     pub history: Vec<InstalledVersion>,
 }

@@ -37,23 +37,6 @@ impl Registry {
     }
 }
 
-/// How much a plugin keeps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct KeptState {
-    pub(crate) values: u64,
-    /// The bytes of all keys and values.
-    pub(crate) bytes: u64,
-}
-
-pub(super) fn kept(connection: &Connection, plugin: &str) -> Result<KeptState, RegistryError> {
-    let counted = connection
-        .prepare_cached(
-            "SELECT count(*), coalesce(sum(octet_length(key) + octet_length(value)), 0) FROM state WHERE plugin = ?1",
-        )?
-        .query_row([plugin], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))?;
-    Ok(KeptState { values: counted.0.unsigned_abs(), bytes: counted.1.unsigned_abs() })
-}
-
 /// Reads a value without being able to write any: for a process in which a package is only tried.
 pub(crate) fn read_only_state(registry: &Path, plugin: &str, key: &str) -> Result<Option<Vec<u8>>, RegistryError> {
     let connection = Connection::open_with_flags(registry, OpenFlags::SQLITE_OPEN_READ_ONLY)?;

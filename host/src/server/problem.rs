@@ -38,7 +38,8 @@ pub(super) struct Body {
     /// What is wrong with this request.
     detail: String,
     /// What else is known: of a hook its `outcome` (`refused`, `failed` or `unknown`), `kind`, `plugin`, `handler`, `hook`,
-    /// `asset`, `retry_after_ms` and `outcome_unknown`; of a package its `errors`.
+    /// `asset`, `retry_after_ms` and `outcome_unknown`; of a package its `errors`;
+    /// of a plugin that is needed its `uses`: `assets`, `unsent_usage`, `resources`, and `state` with `values` and `bytes`.
     #[serde(flatten)]
     #[schema(value_type = Object)]
     more: Map<String, Value>,
@@ -198,8 +199,6 @@ impl From<HostError> for Problem {
         let status = match &error {
             HostError::NotInstalled { .. } | HostError::NoToken { .. } => StatusCode::NOT_FOUND,
             HostError::InUse { .. }
-            | HostError::UsageUnsent { .. }
-            | HostError::KeepsState { .. }
             | HostError::SameVersion { .. }
             | HostError::NewerInstalled { .. }
             | HostError::OtherAuthor { .. }
@@ -221,9 +220,7 @@ impl From<HostError> for Problem {
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
         let nevertheless = match &error {
-            HostError::InUse { .. } | HostError::UsageUnsent { .. } | HostError::KeepsState { .. } => {
-                "; nothing was removed, which force=true does nevertheless"
-            }
+            HostError::InUse { .. } => "; nothing was removed, which force=true does nevertheless",
             HostError::OtherAuthor { .. } | HostError::OtherSpelling { .. } | HostError::OthersResources { .. } => {
                 "; force=true installs it nevertheless"
             }
@@ -232,6 +229,7 @@ impl From<HostError> for Problem {
         let problem = Problem::new(status, detail + nevertheless).with("kind", error.kind());
         match &error {
             HostError::Package(errors) => problem.with("errors", package_errors(errors)),
+            HostError::InUse { uses, .. } => problem.with("uses", serde_json::to_value(uses).unwrap_or_default()),
             _ => problem,
         }
     }

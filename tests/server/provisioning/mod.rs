@@ -494,7 +494,9 @@ fn a_plugin_stays_as_long_as_it_is_asked_for_a_resource() {
         assert_eq!(making.join().expect("made")["id"], "res-u-1");
     });
     delete(&server, "res-u-1").is(200);
-    server.ask("DELETE", "/api/v1/plugins/fix", None).is(200);
+    let kept = server.ask("DELETE", "/api/v1/plugins/fix", None).is(409).json();
+    assert_eq!(kept["kind"], "keeps_state", "of the add-on there is nothing left, but of what it keeps: {kept}");
+    server.ask("DELETE", "/api/v1/plugins/fix?force=true", None).is(200);
 }
 
 #[test]
@@ -595,5 +597,5 @@ fn an_add_on_with_resources_keeps_its_id_and_its_plugin() {
     home.load(&package("Fix", "fix")).succeeded();
     wait_for("the add-on", || put(&server, "res-u-1", "team").status == 200);
     delete(&server, "res-u-1").is(200);
-    home.run(&["removeplugin", "fix"]).succeeded();
+    home.run(&["removeplugin", "fix", "--force"]).succeeded();
 }

@@ -1,6 +1,6 @@
 //! What to do next about an error, in the words of the command.
 
-use billhook::{EventError, HostError, RegistryError, TrialError};
+use billhook::{EventError, HostError, PluginUses, RegistryError, TrialError};
 
 /// What to do next about an event, a handler or a delivery, in a line, where there is something.
 pub(crate) fn event_hint(error: &EventError) -> Option<String> {
@@ -30,15 +30,12 @@ pub(crate) fn event_hint(error: &EventError) -> Option<String> {
 pub(crate) fn hint(error: &HostError) -> Option<String> {
     Some(match error {
         HostError::NotInstalled { .. } => "listplugins shows what is installed".to_owned(),
-        HostError::KeepsState { .. } => {
-            "it is what the plugin knows of its customers; --force deletes it with the plugin".to_owned()
-        }
         HostError::SameVersion { .. } => "raise \"version\" in package.json to upgrade".to_owned(),
         HostError::NewerInstalled { id, .. } => format!("downgradeplugin {id} goes back to an older version"),
         HostError::OtherAuthor { .. } | HostError::OtherSpelling { .. } => {
             "--force upgrades nevertheless; another name makes it another plugin".to_owned()
         }
-        HostError::InUse { .. } => "the backend releases them; --force removes it nevertheless".to_owned(),
+        HostError::InUse { uses, .. } => removal_hint(uses),
         HostError::HasResources { addon, .. } => {
             format!(
                 "listresources --addon {addon} shows them; --force removes the plugin nevertheless, and they stay listed"
@@ -49,9 +46,6 @@ pub(crate) fn hint(error: &HostError) -> Option<String> {
         }
         HostError::AddonTaken { plugin, .. } => format!("removeplugin {plugin}, or give this add-on another id"),
         HostError::NoToken { .. } => "token list shows them".to_owned(),
-        HostError::UsageUnsent { .. } => {
-            "reconcile sends it; --force removes the plugin nevertheless, and the records stay".to_owned()
-        }
         HostError::Registry(RegistryError::OlderInUse { .. }) => {
             "stop the backend and every billhook on this home, and run this again".to_owned()
         }
@@ -76,4 +70,26 @@ pub(crate) fn hint(error: &HostError) -> Option<String> {
         }
         _ => return None,
     })
+}
+
+/// What to do about each thing that a plugin is needed for, and what force makes of it.
+fn removal_hint(uses: &PluginUses) -> String {
+    let (mut first, mut forced) = (Vec::new(), Vec::new());
+    if uses.assets > 0 {
+        first.push("the backend releases its assets".to_owned());
+        forced.push("nothing answers for the assets any more".to_owned());
+    }
+    if uses.unsent_usage > 0 {
+        first.push("reconcile sends its usage".to_owned());
+        forced.push("the usage records stay and are sent".to_owned());
+    }
+    if let Some(resources) = &uses.resources {
+        first.push(format!("listresources --addon {} shows the resources", resources.addon));
+        forced.push("the resources stay listed".to_owned());
+    }
+    if uses.state.values > 0 {
+        first.push("what it keeps is what it knows of its customers".to_owned());
+        forced.push(format!("deleting {} for good", uses.state));
+    }
+    format!("{}; --force removes the plugin nevertheless: {}", first.join("; "), forced.join(", "))
 }

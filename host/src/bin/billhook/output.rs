@@ -81,7 +81,11 @@ impl Output {
         if self.json {
             let hook = error.chain().find_map(|cause| cause.downcast_ref::<HookError>());
             let kind = host.map(HostError::kind);
-            let value = serde_json::json!({ "error": chain.join(": "), "kind": kind, "hint": hint, "refusal": hook });
+            let mut value =
+                serde_json::json!({ "error": chain.join(": "), "kind": kind, "hint": hint, "refusal": hook });
+            if let Some(HostError::InUse { uses, .. }) = host {
+                value["uses"] = serde_json::to_value(uses).unwrap_or_default();
+            }
             // Standard output is for answers, also where an error is one.
             streams::log(visible_json(&format!("{value}\n")).into_owned().into_bytes());
             return;

@@ -6,7 +6,8 @@ use crate::{Global, PluginId, output::Output};
 pub(crate) struct Arguments {
     #[command(flatten)]
     plugin: PluginId,
-    /// Remove it also if assets use it, for which nothing will answer any more, or if its usage is not all sent
+    /// Remove it also if something needs it or it keeps anything: deletes what it keeps for good; assets that use it have nothing
+    /// that answers for them any more; unsent usage and resources of its add-on stay listed
     #[arg(long)]
     force: bool,
 }

@@ -45,6 +45,9 @@ fn text(plugin: &PluginDetails) -> String {
     if plugin.unsent_usage > 0 {
         line("unsent usage", &format!("{} records", plugin.unsent_usage));
     }
+    if plugin.state.values > 0 {
+        line("keeps", &plugin.state.to_string());
+    }
     line("priority", &plugin.priority.map(|priority| priority.to_string()).unwrap_or_default());
     line("runs", &runs(plugin));
     line("settings", &format!("{:#}", plugin.settings));

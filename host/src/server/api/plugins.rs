@@ -47,7 +47,8 @@ struct How {
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
 struct Removal {
-    /// Also if assets use it, usage of it is unsent, or its add-on has resources.
+    /// Also if assets use it, usage of it is unsent, its add-on has resources, or it keeps anything: what it keeps is deleted
+    /// for good.
     force: bool,
 }
 
