@@ -11,6 +11,8 @@ mod authoring;
 mod backend;
 /// What happens to an install that is killed at any step.
 mod crash;
+/// Disks in trouble: who is told, and how.
+mod disk;
 /// Calls: which plugin they reach, in parallel, while plugins are changed.
 mod dispatch;
 /// The commands in the documents.

@@ -12,7 +12,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 pub(crate) use clock::{KeptClock, TABLE as CLOCK_TABLE};
 
-use crate::crash_point;
+use crate::{crash_point, disk::DiskError};
 
 /// Why a database can't be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -39,9 +39,18 @@ pub enum DatabaseError {
     /// A search was broken off.
     #[error("the search took longer than {} s: ask for less", .0.as_secs())]
     TooLong(Duration),
+    /// The disk failed a statement.
+    #[error("the database failed: {0}")]
+    Disk(#[source] DiskError),
     /// A statement failed.
     #[error("the database failed: {0}")]
-    Sql(#[from] rusqlite::Error),
+    Sql(#[source] rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for DatabaseError {
+    fn from(error: rusqlite::Error) -> Self {
+        DiskError::take(error).map_or_else(DatabaseError::Sql, DatabaseError::Disk)
+    }
 }
 
 /// What a commit survives.

@@ -30,7 +30,8 @@ pub use install::{Downgrade, Install, Installed};
 use crate::{
     accounting::{Accounting, UsageApi},
     delivery::Deliverer,
-    dispatch::{Dispatcher, HookError, Loader, Phases, TICK, Target},
+    disk::DiskTrouble,
+    dispatch::{Dispatcher, HookError, LoadFailure, Loader, Phases, TICK, Target},
     events::{Caller, HandlerOptions},
     executions::{ExecutionLog, Retention},
     ledger::Ledger,
@@ -210,11 +211,11 @@ struct RegistryState(Arc<Registry>);
 
 impl StateStore for RegistryState {
     fn get(&self, plugin: &str, key: &str) -> Result<Option<Vec<u8>>, PluginError> {
-        Ok(self.0.state_get(plugin, key)?)
+        self.0.state_get(plugin, key).map_err(not_kept)
     }
 
     fn keep(&self, plugin: &str, key: &str, value: &str) -> Result<(), PluginError> {
-        if self.0.state_keep(plugin, key, value)? {
+        if self.0.state_keep(plugin, key, value).map_err(not_kept)? {
             Ok(())
         } else {
             Err(PluginError::unavailable("the plugin was removed, and its state with it"))
@@ -222,7 +223,18 @@ impl StateStore for RegistryState {
     }
 
     fn delete(&self, plugin: &str, key: &str) -> Result<(), PluginError> {
-        Ok(self.0.state_delete(plugin, key)?)
+        self.0.state_delete(plugin, key).map_err(not_kept)
+    }
+}
+
+/// What a plugin hears where its state can't be read or kept. Of a disk in trouble it hears that it may ask later.
+fn not_kept(error: RegistryError) -> PluginError {
+    match DiskTrouble::of(&error) {
+        Some(trouble) => {
+            tracing::error!("a plugin's state can't be read or kept: {error}");
+            PluginError::unavailable(trouble.to_string())
+        }
+        None => error.into(),
     }
 }
 
@@ -268,8 +280,8 @@ impl Host {
                 packages: home.packages(),
                 settings: Box::new(move |id| match settings.settings(id) {
                     Ok(Some(settings)) => Ok(settings),
-                    Ok(None) => Err("the plugin was removed".to_owned()),
-                    Err(error) => Err(error.to_string()),
+                    Ok(None) => Err("the plugin was removed".to_owned().into()),
+                    Err(error) => Err(LoadFailure::of(&error, error.to_string())),
                 }),
                 state: Arc::new(RegistryState(Arc::clone(&registry))),
                 libraries: Default::default(),

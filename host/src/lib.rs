@@ -33,6 +33,7 @@ mod child_process;
 mod crash_point;
 mod database;
 mod delivery;
+mod disk;
 mod dispatch;
 mod events;
 mod executions;
@@ -63,6 +64,7 @@ pub use billhook_plugin_api::json_tree::parse_located;
 pub use billhook_plugin_api::{Decimal, ErrorKind, Hook, Json, Timestamp, data};
 pub use child_process::run_child_process;
 pub use database::DatabaseError;
+pub use disk::{DiskError, DiskTrouble};
 pub use dispatch::{Forbidden, HookError, LONGEST_OBJECT_ID};
 pub use events::{
     BadEventName, BadHandler, BadObjectId, EventInfo, EventKind, Handler, HandlerStatus, ListenerKind, Mode, NewEvent,

@@ -1,6 +1,7 @@
 //! Packages of fixtures, homes that are thrown away, and runs of the command.
 
 mod browser;
+mod disk;
 mod handler_server;
 mod raw_zip;
 mod server;
@@ -22,6 +23,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 pub(crate) use browser::Browser;
+pub(crate) use disk::SmallDisk;
 pub(crate) use handler_server::{Call, HandlerServer, Reply};
 pub(crate) use raw_zip::{Entry, RawZip};
 pub(crate) use server::{Answer, Server, token};
@@ -171,11 +173,15 @@ impl Run {
 /// A home that is deleted with the test.
 pub(crate) struct Home {
     folder: TempDir,
+    /// A disk of its own, where it has one.
+    disk: Option<SmallDisk>,
+    /// What programs on it are run with beside.
+    environment: Vec<(&'static str, PathBuf)>,
 }
 
 impl Home {
     pub(crate) fn new() -> Self {
-        Home { folder: tempfile::tempdir().expect("a folder") }
+        Home { folder: tempfile::tempdir().expect("a folder"), disk: None, environment: Vec::new() }
     }
 
     /// A folder for the test's own files.
@@ -189,7 +195,11 @@ impl Home {
 
     /// A run of the command on this home.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(BILLHOOK);
+        let mut command = match &self.disk {
+            Some(disk) => disk.command(BILLHOOK),
+            None => Command::new(BILLHOOK),
+        };
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.args(arguments).env("BILLHOOK_HOME", self.path()).current_dir(self.folder()).stdin(Stdio::null());
         command
     }

@@ -5,8 +5,9 @@ use std::{fmt, time::Duration};
 use billhook_plugin_api::{ErrorKind, Hook};
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
-use super::Forbidden;
+use super::{Forbidden, slot::LoadFailure};
 use crate::{
+    disk::DiskTrouble,
     ledger::LedgerError,
     package::form::FormProblem,
     runtime::{CallFailure, Fault, FaultKind},
@@ -32,6 +33,8 @@ struct Details {
     is_of_plugin: bool,
     /// Whether no plugin was found for the call.
     is_unknown: bool,
+    /// The trouble of the disk that it comes from.
+    disk: Option<DiskTrouble>,
     /// Whether the message may quote the plugin's settings.
     is_about_settings: bool,
 }
@@ -53,6 +56,7 @@ impl HookError {
             outcome_unknown: false,
             is_of_plugin: false,
             is_unknown: false,
+            disk: None,
             is_about_settings: false,
         };
         HookError(Box::new(details))
@@ -70,10 +74,12 @@ impl HookError {
     /// The hook went through, and its listeners can't be told of it.
     #[cold]
     pub(super) fn not_recorded(hook: Hook, problem: &LedgerError) -> Self {
+        let disk = DiskTrouble::of(problem);
+        let problem = disk.map_or_else(|| problem.to_string(), |trouble| trouble.to_string());
         let message = format!("it was done, and its listeners can't be told: {problem}");
         let mut error = Self::of_host(hook, None, ErrorKind::Internal, message);
         error.0.outcome_unknown = true;
-        error
+        error.of_disk(disk)
     }
 
     #[cold]
@@ -105,6 +111,21 @@ impl HookError {
     #[cold]
     pub(super) fn unavailable(hook: Hook, plugin: &str, message: String) -> Self {
         Self::of_host(hook, Some(plugin), ErrorKind::Unavailable, message)
+    }
+
+    /// The plugin can't be loaded: it was not called.
+    #[cold]
+    pub(super) fn not_loaded(hook: Hook, plugin: &str, failure: LoadFailure) -> Self {
+        let LoadFailure { message, disk } = failure;
+        // A disk that is in trouble now may be in order later.
+        let kind = if disk.is_some() { ErrorKind::Unavailable } else { ErrorKind::Internal };
+        Self::of_host(hook, Some(plugin), kind, message).of_disk(disk)
+    }
+
+    /// The same, coming from trouble of the disk if it does.
+    pub(crate) fn of_disk(mut self, disk: Option<DiskTrouble>) -> Self {
+        self.0.disk = disk;
+        self
     }
 
     #[cold]
@@ -149,6 +170,7 @@ impl HookError {
     #[cold]
     pub(super) fn of_call(hook: Hook, plugin: &str, failure: CallFailure) -> Self {
         let is_of_plugin = matches!(failure, CallFailure::Plugin(_));
+        let mut disk = None;
         let (kind, message, retry_after, fault) = match failure {
             CallFailure::Plugin(error) => {
                 let message = error.message();
@@ -156,8 +178,10 @@ impl HookError {
                 (error.kind(), message, error.retry_after(), None)
             }
             CallFailure::Runtime(fault) => {
-                let Fault { kind, message, retry_after } = *fault;
-                (kind.error_kind(), message, retry_after, Some(kind))
+                let Fault { kind, message, retry_after, disk: trouble } = *fault;
+                disk = trouble;
+                let error_kind = if disk.is_some() { ErrorKind::Unavailable } else { kind.error_kind() };
+                (error_kind, message, retry_after, Some(kind))
             }
         };
         let plugin = Some(plugin.to_owned());
@@ -173,6 +197,7 @@ impl HookError {
             outcome_unknown: fault.is_some_and(FaultKind::is_outcome_unknown),
             is_of_plugin,
             is_unknown: false,
+            disk,
             is_about_settings: false,
         }))
     }
@@ -223,9 +248,14 @@ impl HookError {
         &self.0.message
     }
 
-    /// The HTTP status that stands for the kind.
+    /// The HTTP status that stands for the kind, or for the trouble of the disk.
     pub fn status(&self) -> u16 {
-        self.0.kind.status()
+        self.0.disk.map_or_else(|| self.0.kind.status(), DiskTrouble::status)
+    }
+
+    /// The trouble of the host's disk that it comes from, if it does.
+    pub fn disk_trouble(&self) -> Option<DiskTrouble> {
+        self.0.disk
     }
 
     /// Whether the plugin may have done what it was asked for: it was called, and its answer didn't come back in time or at

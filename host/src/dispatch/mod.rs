@@ -27,7 +27,7 @@ pub use error::HookError;
 pub use phases::Forbidden;
 pub(crate) use phases::{Phases, merged_data};
 pub(crate) use pipeline::{Returned, Target};
-pub(crate) use slot::{Loader, Slot};
+pub(crate) use slot::{LoadFailure, Loader, Slot};
 use table::Table;
 
 use crate::{
@@ -127,7 +127,8 @@ impl Dispatcher {
         if !is_used || isolation == Isolation::Process {
             return Ok(());
         }
-        self.loader.library(&version.digest, &version.library_digest, &version.module).map(drop)
+        let library = self.loader.library(&version.digest, &version.library_digest, &version.module);
+        library.map(drop).map_err(|failure| failure.message)
     }
 
     /// Loads a plugin again at its next call, if loading it failed.
@@ -163,9 +164,10 @@ impl Dispatcher {
             Err(problem) => {
                 tracing::error!(
                     plugin = its_row.id,
-                    "what is installed can't be loaded here, the older one stays: {problem}"
+                    "what is installed can't be loaded here, the older one stays: {}",
+                    problem.message
                 );
-                all_stale.lock().unwrap_or_else(PoisonError::into_inner).insert(its_row.id.clone(), problem);
+                all_stale.lock().unwrap_or_else(PoisonError::into_inner).insert(its_row.id.clone(), problem.message);
             }
         };
         match thread::Builder::new().name("billhook-settings".to_owned()).spawn(renew) {

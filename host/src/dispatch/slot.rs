@@ -2,6 +2,8 @@
 
 use std::{
     collections::HashMap,
+    error::Error,
+    fmt,
     fs::File,
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
@@ -20,6 +22,7 @@ use billhook_plugin_api::{
 
 use super::{HookError, observe::Observer};
 use crate::{
+    disk::DiskTrouble,
     package::{Digest, Manifest, ModuleInfo},
     registry::{DispatchRow, Status},
     runtime::{
@@ -32,7 +35,29 @@ use crate::{
 const RETRY: Duration = Duration::from_secs(1);
 
 /// The operator's settings of a plugin by its id, read when an instance is made.
-pub(crate) type Settings = Box<dyn Fn(&str) -> Result<String, String> + Send + Sync>;
+pub(crate) type Settings = Box<dyn Fn(&str) -> Result<String, LoadFailure> + Send + Sync>;
+
+/// Why a plugin can't be loaded.
+#[derive(Debug, Clone)]
+pub(crate) struct LoadFailure {
+    pub(crate) message: String,
+    /// The trouble of the disk that it comes from.
+    pub(crate) disk: Option<DiskTrouble>,
+}
+
+impl LoadFailure {
+    /// Something failed that is told so, or told in the words for trouble of the disk.
+    pub(crate) fn of(error: &(dyn Error + 'static), message: String) -> Self {
+        let disk = DiskTrouble::of(error);
+        LoadFailure { message: disk.map_or(message, |trouble| trouble.to_string()), disk }
+    }
+}
+
+impl From<String> for LoadFailure {
+    fn from(message: String) -> Self {
+        LoadFailure { message, disk: None }
+    }
+}
 
 /// Puts a plugin into quarantine, as it was installed and set when it crashed, and tells why.
 pub(crate) type Quarantine = Arc<dyn Fn(&DispatchRow, &str) + Send + Sync>;
@@ -56,7 +81,12 @@ pub(crate) struct Loader {
 
 impl Loader {
     /// Makes a plugin ready with the settings of now: loads its library here, or prepares its workers.
-    fn load(&self, row: &DispatchRow, runtime: &RuntimeSettings, number: u32) -> Result<Box<dyn Instance>, String> {
+    fn load(
+        &self,
+        row: &DispatchRow,
+        runtime: &RuntimeSettings,
+        number: u32,
+    ) -> Result<Box<dyn Instance>, LoadFailure> {
         let module: ModuleInfo =
             serde_json::from_str(&row.module).map_err(|error| format!("its record is unreadable: {error}"))?;
         let settings = (self.settings)(&row.id)?;
@@ -83,19 +113,25 @@ impl Loader {
     }
 
     /// Refuses a library that isn't the one that was installed.
-    fn check_library(&self, digest: &str, library_digest: &str, module: &ModuleInfo) -> Result<PathBuf, String> {
+    fn check_library(&self, digest: &str, library_digest: &str, module: &ModuleInfo) -> Result<PathBuf, LoadFailure> {
         let path = self.packages.join(digest).join(&module.path);
         let found = File::open(&path).and_then(|mut file| Digest::of(&mut file)).map_err(|error| {
-            format!("its library can't be read ({error}); load its package again, which puts it back")
+            let message = format!("its library can't be read ({error}); load its package again, which puts it back");
+            LoadFailure::of(&error, message)
         })?;
         if found.to_string() == library_digest {
             return Ok(path);
         }
-        Err("its library was changed on disk; load its package again, which puts it back".to_owned())
+        Err("its library was changed on disk; load its package again, which puts it back".to_owned().into())
     }
 
     /// Opens a library, or returns the one that is open.
-    pub(super) fn library(&self, digest: &str, library_digest: &str, module: &ModuleInfo) -> Result<Library, String> {
+    pub(super) fn library(
+        &self,
+        digest: &str,
+        library_digest: &str,
+        module: &ModuleInfo,
+    ) -> Result<Library, LoadFailure> {
         let path = self.packages.join(digest).join(&module.path);
         let entry = {
             let mut libraries = self.libraries.lock().unwrap_or_else(PoisonError::into_inner);
@@ -129,7 +165,7 @@ enum Loading {
     Running,
     Failed {
         at: Instant,
-        message: String,
+        failure: LoadFailure,
     },
 }
 
@@ -196,9 +232,9 @@ impl Slot {
     }
 
     /// A slot of the same library that is loaded at once, for new settings.
-    pub(super) fn renewed(row: DispatchRow, loader: &Arc<Loader>) -> Result<Self, String> {
+    pub(super) fn renewed(row: DispatchRow, loader: &Arc<Loader>) -> Result<Self, LoadFailure> {
         let slot = Slot::new(row, loader);
-        let instance = loader.load(&slot.row, slot.runtime.as_ref()?, slot.number)?;
+        let instance = loader.load(&slot.row, slot.runtime.as_ref().map_err(Clone::clone)?, slot.number)?;
         // Nobody else has the slot yet.
         let _ = slot.instance.set(instance);
         Ok(slot)
@@ -275,11 +311,10 @@ impl Slot {
             return Ok(Arc::clone(manifest));
         }
         let path = self.loader.packages.join(&self.row.digest).join("package.json");
-        let failed = |problem: String| {
-            HookError::internal(hook, &self.row.id, format!("its package.json can't be read: {problem}"))
-        };
-        let text = std::fs::read(path).map_err(|error| failed(error.to_string()))?;
-        let manifest = Manifest::parse(&text).map_err(|error| failed(error.to_string()))?;
+        let unreadable = |problem: &dyn fmt::Display| format!("its package.json can't be read: {problem}");
+        let failed = |failure: LoadFailure| HookError::not_loaded(hook, &self.row.id, failure);
+        let text = std::fs::read(path).map_err(|error| failed(LoadFailure::of(&error, unreadable(&error))))?;
+        let manifest = Manifest::parse(&text).map_err(|error| failed(unreadable(&error).into()))?;
         Ok(Arc::clone(self.manifest.get_or_init(|| Arc::new(manifest))))
     }
 
@@ -350,8 +385,8 @@ impl Slot {
                 return Ok(&**instance);
             }
             match &*loading {
-                Loading::Failed { at, message } if at.elapsed() < RETRY => {
-                    return Err(NotReady::NotLoaded(HookError::internal(hook, id, message.clone())));
+                Loading::Failed { at, failure } if at.elapsed() < RETRY => {
+                    return Err(NotReady::NotLoaded(HookError::not_loaded(hook, id, failure.clone())));
                 }
                 Loading::Running => {
                     let left = deadline.saturating_duration_since(Instant::now());
@@ -390,7 +425,8 @@ impl Slot {
         let id = &self.row.id;
         let load = || self.loader.load(&self.row, self.runtime.as_ref().map_err(Clone::clone)?, self.number);
         // Whoever waits must not wait for ever because of a fault here.
-        let loaded = catch_unwind(AssertUnwindSafe(load)).unwrap_or_else(|_| Err("the host panicked".to_owned()));
+        let loaded =
+            catch_unwind(AssertUnwindSafe(load)).unwrap_or_else(|_| Err("the host panicked".to_owned().into()));
         let mut loading = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
         *loading = match loaded {
             Ok(instance) => {
@@ -399,9 +435,9 @@ impl Slot {
                 Loading::NotTried
             }
             Err(problem) => {
-                let message = format!("the plugin can't be loaded: {problem}");
+                let message = format!("the plugin can't be loaded: {}", problem.message);
                 tracing::warn!(plugin = id, "{message}");
-                Loading::Failed { at: Instant::now(), message }
+                Loading::Failed { at: Instant::now(), failure: LoadFailure { message, ..problem } }
             }
         };
         drop(loading);

@@ -3,7 +3,8 @@
 use std::{io, path::PathBuf};
 
 use crate::{
-    package::CheckErrors,
+    disk::DiskTrouble,
+    package::{CheckError, CheckErrors, PackageError},
     registry::{AddonClash, PluginUses, RegistryError},
     runtime::TrialError,
 };
@@ -28,9 +29,20 @@ pub enum HostError {
     /// The registry failed.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// A file of the home can't be written.
+    #[error("{} can't be written: {source}", path.display())]
+    Write {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The package can't be read: that is not its fault.
+    #[error("the package can't be read: {0}")]
+    Read(#[source] io::Error),
     /// The package is wrong.
     #[error(transparent)]
-    Package(#[from] CheckErrors),
+    Package(CheckErrors),
     /// The module was tried and failed.
     #[error(transparent)]
     Trial(#[from] TrialError),
@@ -211,11 +223,31 @@ pub enum HostError {
     SettingsNotJson(#[source] serde_json::Error),
 }
 
+impl From<CheckErrors> for HostError {
+    /// What the system refuses is told apart from what is wrong with the package.
+    fn from(CheckErrors(errors): CheckErrors) -> Self {
+        let mut wrong = Vec::with_capacity(errors.len());
+        for error in errors {
+            match error {
+                CheckError::Package(PackageError::Write { path, source }) => return HostError::Write { path, source },
+                CheckError::Package(PackageError::Read(source)) => return HostError::Read(source),
+                other => wrong.push(other),
+            }
+        }
+        HostError::Package(CheckErrors(wrong))
+    }
+}
+
 impl HostError {
-    /// Returns what kind of error it is, in words that don't change: for programs.
+    /// Returns what kind of error it is, in words that don't change: for programs. Trouble of the disk is of one kind wherever it is
+    /// met.
     pub fn kind(&self) -> &'static str {
+        if let Some(trouble) = DiskTrouble::of(self) {
+            return trouble.name();
+        }
         match self {
-            HostError::Home { .. } => "home",
+            HostError::Home { .. } | HostError::Write { .. } => "home",
+            HostError::Read(_) => "unreadable",
             HostError::Thread(_) => "thread",
             HostError::Registry(_) => "registry",
             HostError::Package(_) => "package",

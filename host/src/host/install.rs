@@ -16,8 +16,8 @@ use super::{
 };
 use crate::{
     accounting::Scope,
-    crash_point,
-    package::{self, CheckErrors, CheckReport, Digest, ModuleInfo, PackageError, Sound, Version},
+    crash_point, disk,
+    package::{self, CheckErrors, CheckReport, Digest, ModuleInfo, Sound, Version},
     registry::{AddonClash, NewVersion, NextAddon, PluginDetails, PluginSummary, Status, Tried, read_only_state},
     runtime::{
         Isolation, PluginServices, RuntimeSettings, ThrowAwayState, Trial, TrialError, TrialOutcome, WorkerConfig,
@@ -88,8 +88,7 @@ impl Host {
         let lock = home.lock()?;
         let staging = self.stage()?;
         let unpacked = staging.path().join("package");
-        let package_error = |error: PackageError| CheckErrors(vec![error.into()]);
-        let written = |source| package_error(PackageError::Write { path: unpacked.clone(), source });
+        let written = |source| HostError::Write { path: unpacked.clone(), source };
         fs::create_dir(&unpacked).map_err(written)?;
         let files = package::unpack(package.as_ref(), &unpacked, &self.options.limits)
             .map_err(|errors| CheckErrors(errors.into_iter().map(Into::into).collect()))?;
@@ -226,7 +225,7 @@ impl Host {
     pub fn upload_file(&self) -> Result<tempfile::NamedTempFile, HostError> {
         let staging = self.shared.home.staging();
         let file = tempfile::Builder::new().prefix(STAGED).suffix(".zip").tempfile_in(&staging);
-        file.map_err(|source| HostError::Home { path: staging, source })
+        file.map_err(|error| HostError::Home { source: disk::found_out(&staging, error), path: staging })
     }
 
     /// The most bytes that a package may have.
@@ -414,7 +413,7 @@ impl Host {
         tempfile::Builder::new()
             .prefix(STAGED)
             .tempdir_in(&staging)
-            .map_err(|source| HostError::Home { path: staging, source })
+            .map_err(|error| HostError::Home { source: disk::found_out(&staging, error), path: staging })
     }
 
     fn try_version(

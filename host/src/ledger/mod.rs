@@ -33,7 +33,7 @@ use crate::{
 /// Why the ledger can't be read or written.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("the ledger (ledger.db in the home) failed: {0}")]
-pub struct LedgerError(Arc<DatabaseError>);
+pub struct LedgerError(#[source] Arc<DatabaseError>);
 
 impl From<DatabaseError> for LedgerError {
     fn from(error: DatabaseError) -> Self {
@@ -43,7 +43,7 @@ impl From<DatabaseError> for LedgerError {
 
 impl From<rusqlite::Error> for LedgerError {
     fn from(error: rusqlite::Error) -> Self {
-        DatabaseError::Sql(error).into()
+        DatabaseError::from(error).into()
     }
 }
 

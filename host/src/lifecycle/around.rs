@@ -11,6 +11,7 @@ use super::{
     bundles::{BundleError, Catalogue, assets_of_asset, assets_of_offering},
 };
 use crate::{
+    disk::DiskTrouble,
     dispatch::{Dispatcher, HookError, Returned, Target},
     ledger::Record,
     package::{Format, form},
@@ -156,10 +157,10 @@ impl BegunProductSpec<'_> {
             return Ok(changes);
         }
         let recorded = dispatcher.plugin_of(self.post, kind).and_then(|plugin| {
-            let failed = |error| format!("the asset can't be recorded as in use: {error}");
-            registry
-                .use_asset(&plugin, &asset.id)
-                .map_err(|error| HookError::internal(self.post, &plugin, failed(error)))
+            registry.use_asset(&plugin, &asset.id).map_err(|error| {
+                let message = format!("the asset can't be recorded as in use: {error}");
+                HookError::internal(self.post, &plugin, message).of_disk(DiskTrouble::of(&error))
+            })
         });
         recorded
             .and_then(|()| tell(dispatcher, self.post, self.records, after))

@@ -138,7 +138,7 @@ pub(crate) fn examine(folder: &Path, files: &[PackageFile]) -> Examined {
             }
             examined.module = Some(module);
         }
-        Err(error) => examined.errors.push(error.into()),
+        Err(error) => examined.errors.push(error),
     }
     examined
 }
@@ -160,11 +160,10 @@ fn read_manifest(path: &Path) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
-fn find_module(folder: &Path, name: &str, files: &[PackageFile]) -> Result<ModuleInfo, ModuleError> {
+fn find_module(folder: &Path, name: &str, files: &[PackageFile]) -> Result<ModuleInfo, CheckError> {
     let path = inspect::locate(name, files)?;
-    let library = fs::read(folder.join(&path))
-        .map_err(|error| ModuleError::Machine { path: path.clone(), problem: format!("it can't be read: {error}") })?;
-    inspect::inspect(&path, &library)
+    let library = fs::read(folder.join(&path)).map_err(PackageError::Read)?;
+    Ok(inspect::inspect(&path, &library)?)
 }
 
 /// What a check of a package reports.

@@ -109,7 +109,11 @@ fn copy(
     let mut buffer = vec![0; 128 * 1024];
     loop {
         let read = if entry.is_deflated { inflated.read(&mut buffer) } else { inflated.get_mut().read(&mut buffer) };
-        let count = read.map_err(|error| bad(format!("it can't be unpacked: {error}")))?;
+        let count = read.map_err(|error| match error.raw_os_error() {
+            // Of the file that holds it, and not of its content.
+            Some(_) => PackageError::Read(error),
+            None => bad(format!("it can't be unpacked: {error}")),
+        })?;
         if count == 0 {
             break;
         }

@@ -20,7 +20,7 @@ use std::{
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 use serde::Serialize;
 
-use crate::{database::KeptClock, package::ModuleInfo, runtime::RuntimeSettings};
+use crate::{database::KeptClock, disk::DiskError, package::ModuleInfo, runtime::RuntimeSettings};
 pub(crate) use addons::{AddonClash, AddonRow, NewResource, NextAddon};
 pub use addons::{Resource, ResourceFilter};
 pub(crate) use rows::{DispatchRow, DispatchRows, NewVersion, Tried};
@@ -55,9 +55,12 @@ pub enum RegistryError {
         /// The newest known format.
         known: String,
     },
+    /// The disk failed a statement.
+    #[error("the registry failed: {0}")]
+    Disk(#[source] DiskError),
     /// A statement failed.
     #[error("the registry failed: {0}")]
-    Sql(#[from] rusqlite::Error),
+    Sql(#[source] rusqlite::Error),
     /// What it holds can't be read.
     #[error("the registry holds something unreadable for {plugin}: {problem}")]
     Content {
@@ -85,6 +88,12 @@ pub enum RegistryError {
         /// The format that it is to get.
         known: String,
     },
+}
+
+impl From<rusqlite::Error> for RegistryError {
+    fn from(error: rusqlite::Error) -> Self {
+        DiskError::take(error).map_or_else(RegistryError::Sql, RegistryError::Disk)
+    }
 }
 
 /// The registry of a home.

@@ -7,6 +7,8 @@ use billhook_plugin_api::{
     call::{HookCall, HookReply},
 };
 
+use crate::disk::DiskTrouble;
+
 /// A plugin that takes calls, wherever it runs.
 pub(crate) trait Instance: Send + Sync {
     /// Calls a hook, on the thread of the caller and for no longer than the hook's deadline.
@@ -45,6 +47,8 @@ pub(crate) struct Fault {
     pub(crate) kind: FaultKind,
     pub(crate) message: String,
     pub(crate) retry_after: Option<Duration>,
+    /// The trouble of the disk that it comes from.
+    pub(crate) disk: Option<DiskTrouble>,
 }
 
 /// What became of a call that the plugin didn't answer.
@@ -94,11 +98,16 @@ impl From<Fault> for CallFailure {
 
 impl Fault {
     pub(crate) fn new(kind: FaultKind, message: impl Into<String>) -> Self {
-        Fault { kind, message: message.into(), retry_after: None }
+        Fault { kind, message: message.into(), retry_after: None, disk: None }
+    }
+
+    /// The plugin can't be loaded: it was not called.
+    pub(crate) fn not_begun(message: String, disk: Option<DiskTrouble>) -> Self {
+        Fault { disk, ..Fault::new(FaultKind::NotBegun, message) }
     }
 
     /// The plugin was not asked: it takes no calls now.
     pub(crate) fn unavailable(message: String, retry_after: Option<Duration>) -> Self {
-        Fault { kind: FaultKind::Unavailable, message, retry_after }
+        Fault { kind: FaultKind::Unavailable, message, retry_after, disk: None }
     }
 }

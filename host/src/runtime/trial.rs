@@ -20,7 +20,7 @@ use billhook_plugin_api::{
 use serde::{Deserialize, Serialize};
 
 use super::{ChildProgram, Library, PluginServices, StateStore, child};
-use crate::{package::ModuleInfo, shown::visible};
+use crate::{disk, package::ModuleInfo, shown::visible};
 
 /// Why a module that was tried can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -169,7 +169,11 @@ pub(crate) fn try_module(
         (Some(status), Some(Line::Ended(outcome))) if status.success() => Ok(outcome),
         (Some(status), Some(Line::Refused(problem))) if status.success() => Err(TrialError::Refused { stage, problem }),
         (None, _) => Err(TrialError::Hung { stage, limit }),
-        (Some(status), _) => Err(TrialError::Crashed { stage, how: how_it_ended(status, &errors) }),
+        (Some(status), _) => {
+            // What the child couldn't write says nothing of the module.
+            disk::probe(scratch).map_err(TrialError::Start)?;
+            Err(TrialError::Crashed { stage, how: how_it_ended(status, &errors) })
+        }
     }
 }
 

@@ -143,7 +143,7 @@ async fn watch(app: App) {
         };
         app.set_readiness(match looked {
             Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(error.to_string()),
+            Ok(Err(error)) => Some(Problem::from(error).detail().to_owned()),
             Err(error) => Some(error.to_string()),
         });
         tokio::time::sleep(Duration::from_secs(1)).await;

@@ -148,11 +148,7 @@ impl Operation {
             .content("application/zip", content)
             .required(Some(Required::True));
         self.described = self.described.request_body(Some(body.build()));
-        self.fails(&[
-            (408, "it took too long to arrive"),
-            (415, "it isn't declared as a zip"),
-            (507, "it can't be kept"),
-        ])
+        self.fails(&[(408, "it took too long to arrive"), (415, "it isn't declared as a zip")])
     }
 
     /// It takes a form.
@@ -195,7 +191,8 @@ impl Operation {
                 (401, "no token, or one that doesn't count"),
                 (403, "a token of another scope, or a page of another site"),
                 (429, "too many wrong tokens came from there"),
-                (503, "too much is under way"),
+                (503, "too much is under way; or the server's disk fails, or is read-only"),
+                (507, "the server's disk is full"),
             ],
             None => &[],
         };

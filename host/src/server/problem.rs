@@ -1,6 +1,6 @@
 //! What goes wrong, as clients hear of it: `application/problem+json` (RFC 9457).
 
-use std::{any::Any, time::Duration};
+use std::{any::Any, error::Error, time::Duration};
 
 use axum::{
     Json,
@@ -14,7 +14,8 @@ use utoipa::ToSchema;
 
 use super::options::ProvisioningOptions;
 use crate::{
-    BundleError, EventError, HookError, HostError, ProvisioningError, UsageError,
+    BundleError, DiskTrouble, EventError, HookError, HostError, ProvisioningError, RegistryError, TrialError,
+    UsageError,
     package::{CheckErrors, ManifestError},
 };
 
@@ -193,9 +194,41 @@ impl From<HookError> for Problem {
     }
 }
 
+impl Problem {
+    /// The server's own trouble, if an error comes from it: the log has the whole of it, and clients hear what it is without where.
+    pub(super) fn of_server(error: &(dyn Error + 'static)) -> Option<Self> {
+        DiskTrouble::of(error).map(|trouble| Self::of_disk(trouble, error))
+    }
+
+    fn of_disk(trouble: DiskTrouble, error: &dyn Error) -> Self {
+        tracing::error!("{error}");
+        let status = StatusCode::from_u16(trouble.status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+        let after = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(DISK_RETRY);
+        Problem::new(status, trouble.to_string()).after(after).with("kind", trouble.name())
+    }
+}
+
+/// When it makes sense to ask again after trouble of the disk, in seconds.
+const DISK_RETRY: u64 = 30;
+
+/// What a client hears of an error of the host's, without paths of the server's.
+fn public(error: &HostError) -> String {
+    match error {
+        HostError::Home { source, .. } => format!("the server's home can't be used: {}", source.kind()),
+        HostError::Write { source, .. } => format!("the server's home can't be written to: {}", source.kind()),
+        HostError::Read(source) => format!("the package can't be read: {}", source.kind()),
+        HostError::Trial(TrialError::Start(source)) => format!("the module can't be tried: {}", source.kind()),
+        HostError::Registry(RegistryError::Open { .. }) => "the registry can't be opened".to_owned(),
+        error => error.to_string(),
+    }
+}
+
 impl From<HostError> for Problem {
     fn from(error: HostError) -> Self {
-        let detail = error.to_string();
+        if let Some(problem) = Problem::of_server(&error) {
+            return problem;
+        }
+        let detail = public(&error);
         let status = match &error {
             HostError::NotInstalled { .. } | HostError::NoToken { .. } => StatusCode::NOT_FOUND,
             HostError::InUse { .. }
@@ -208,6 +241,7 @@ impl From<HostError> for Problem {
             | HostError::OthersResources { .. }
             | HostError::NotLoadable { .. }
             | HostError::NoOlderVersion { .. } => StatusCode::CONFLICT,
+            HostError::Trial(TrialError::Start(_)) => StatusCode::INTERNAL_SERVER_ERROR,
             HostError::Package(_)
             | HostError::Trial(_)
             | HostError::SettingsRefused { .. }
@@ -219,6 +253,9 @@ impl From<HostError> for Problem {
             HostError::SettingsNotJson(_) => StatusCode::BAD_REQUEST,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
+        if status == StatusCode::INTERNAL_SERVER_ERROR {
+            tracing::error!("{error}");
+        }
         let nevertheless = match &error {
             HostError::InUse { .. } => "; nothing was removed, which force=true does nevertheless",
             HostError::OtherAuthor { .. } | HostError::OtherSpelling { .. } | HostError::OthersResources { .. } => {
@@ -248,6 +285,9 @@ fn package_errors(errors: &CheckErrors) -> Value {
 
 impl From<EventError> for Problem {
     fn from(error: EventError) -> Self {
+        if let Some(problem) = Problem::of_server(&error) {
+            return problem;
+        }
         let detail = error.to_string();
         let status = match error {
             EventError::NoHandler { .. } | EventError::NoDelivery { .. } | EventError::NoOwnEvent { .. } => {
@@ -286,6 +326,9 @@ impl From<BundleError> for Problem {
 
 impl From<UsageError> for Problem {
     fn from(error: UsageError) -> Self {
+        if let Some(problem) = Problem::of_server(&error) {
+            return problem;
+        }
         let status = match error {
             UsageError::NoUsageApi | UsageError::Busy(_) => StatusCode::SERVICE_UNAVAILABLE,
             UsageError::Incomplete { .. } | UsageError::Bundle(_) => StatusCode::UNPROCESSABLE_ENTITY,
@@ -303,6 +346,13 @@ impl From<UsageError> for Problem {
 
 impl From<ProvisioningError> for Problem {
     fn from(error: ProvisioningError) -> Self {
+        let of_plugin = match &error {
+            ProvisioningError::Refused(refusal) => refusal.disk_trouble(),
+            _ => None,
+        };
+        if let Some(trouble) = of_plugin.or_else(|| DiskTrouble::of(&error)) {
+            return Problem::of_disk(trouble, &error);
+        }
         let status = match &error {
             ProvisioningError::NoAddon { .. } | ProvisioningError::NoResource { .. } => StatusCode::NOT_FOUND,
             ProvisioningError::Refused(refusal) => match refusal.kind() {

@@ -26,7 +26,7 @@ use super::{
     request::{self, Peer},
     state::App,
 };
-use crate::{Host, ProvisioningError, SignOnRequest};
+use crate::{DiskTrouble, Host, ProvisioningError, SignOnRequest};
 
 const TAG: &str = "add-ons";
 const BASIC: &str = "Basic realm=\"billhook\", charset=\"UTF-8\"";
@@ -105,7 +105,8 @@ impl Operation {
             (422, "the add-on refuses"),
             (429, "too many wrong passwords came from there"),
             (500, "the add-on failed"),
-            (503, "the add-on can't now"),
+            (503, "the add-on can't now; or the server's disk fails, or is read-only"),
+            (507, "the server's disk is full"),
         ]
         .into_iter()
         .fold(self.for_platforms(), |operation, (status, text)| operation.answers::<Message>(status, text))
@@ -122,7 +123,8 @@ impl Operation {
             (415, "the body isn't declared as a form"),
             (429, "too many wrong tokens came from there"),
             (500, "the add-on failed"),
-            (503, "the add-on can't now"),
+            (503, "the add-on can't now; or the server's disk fails, or is read-only"),
+            (507, "the server's disk is full"),
         ]
         .into_iter()
         .fold(self, |operation, (status, text)| operation.answers::<Message>(status, text))
@@ -214,6 +216,7 @@ async fn addon(app: &App, request: &Parts) -> Result<String, Refusal> {
             Err(wrong().into())
         }
         // Nobody can be let in as long as the add-on doesn't say who may.
+        Err(error) if DiskTrouble::of(&error).is_some() => Err(Problem::from(error).into()),
         Err(error) => {
             tracing::error!(addon, "its credentials can't be had: {error}");
             let detail = "the add-on doesn't answer now";

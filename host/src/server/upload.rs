@@ -161,5 +161,9 @@ impl UploadForm {
 }
 
 fn unwritable(error: std::io::Error) -> Problem {
-    Problem::new(StatusCode::INSUFFICIENT_STORAGE, format!("the package can't be written to the home: {error}"))
+    Problem::of_server(&error).unwrap_or_else(|| {
+        tracing::error!("a package that is coming in can't be written: {error}");
+        let detail = format!("the package can't be written to the server's home: {}", error.kind());
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
+    })
 }

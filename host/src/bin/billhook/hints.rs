@@ -1,6 +1,6 @@
 //! What to do next about an error, in the words of the command.
 
-use billhook::{EventError, HostError, PluginUses, RegistryError, TrialError};
+use billhook::{DiskTrouble, EventError, HostError, PluginUses, RegistryError, TrialError};
 
 /// What to do next about an event, a handler or a delivery, in a line, where there is something.
 pub(crate) fn event_hint(error: &EventError) -> Option<String> {
@@ -24,6 +24,18 @@ pub(crate) fn event_hint(error: &EventError) -> Option<String> {
         EventError::Host(error) => return hint(error),
         _ => return None,
     })
+}
+
+/// What to do about trouble of the disk. What was to be done is done whole or not at all.
+pub(crate) fn disk_hint(trouble: DiskTrouble) -> String {
+    match trouble {
+        DiskTrouble::Full => "make room on that disk, or raise the quota, and run it again: nothing is lost",
+        DiskTrouble::ReadOnly => {
+            "mount that disk so that it can be written to, or name another folder; reading goes on"
+        }
+        _ => "look into the system's log (dmesg) before anything else is written to that disk",
+    }
+    .to_owned()
 }
 
 /// What to do next, in a line, where there is something.

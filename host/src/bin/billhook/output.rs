@@ -1,6 +1,6 @@
 //! Printing: answers to standard output, errors to standard error, colour and tables only on a terminal.
 
-use billhook::{EventError, HookError, HostError, visible, visible_json};
+use billhook::{DiskTrouble, EventError, HookError, HostError, visible, visible_json};
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
@@ -77,12 +77,21 @@ impl Output {
         let chain: Vec<String> = error.chain().map(ToString::to_string).collect();
         let host = error.chain().find_map(|cause| cause.downcast_ref::<HostError>());
         let event = error.chain().find_map(|cause| cause.downcast_ref::<EventError>());
-        let hint = event.and_then(hints::event_hint).or_else(|| host.and_then(hints::hint));
+        let hook = error.chain().find_map(|cause| cause.downcast_ref::<HookError>());
+        let trouble = DiskTrouble::of(error.as_ref()).or_else(|| hook.and_then(HookError::disk_trouble));
+        let hint = trouble.map(hints::disk_hint);
+        let hint = hint.or_else(|| event.and_then(hints::event_hint)).or_else(|| host.and_then(hints::hint));
+        // An error that wraps another without adding anything says it once.
+        let mut said: Vec<&str> = Vec::new();
+        for text in &chain {
+            if !said.last().is_some_and(|last| last.ends_with(text.as_str())) {
+                said.push(text);
+            }
+        }
+        let said = said.join(": ");
         if self.json {
-            let hook = error.chain().find_map(|cause| cause.downcast_ref::<HookError>());
-            let kind = host.map(HostError::kind);
-            let mut value =
-                serde_json::json!({ "error": chain.join(": "), "kind": kind, "hint": hint, "refusal": hook });
+            let kind = trouble.map(DiskTrouble::name).or_else(|| host.map(HostError::kind));
+            let mut value = serde_json::json!({ "error": said, "kind": kind, "hint": hint, "refusal": hook });
             if let Some(HostError::InUse { uses, .. }) = host {
                 value["uses"] = serde_json::to_value(uses).unwrap_or_default();
             }
@@ -90,15 +99,7 @@ impl Output {
             streams::log(visible_json(&format!("{value}\n")).into_owned().into_bytes());
             return;
         }
-        // An error that wraps another without adding anything says it once.
-        let mut said: Vec<&String> = Vec::new();
-        for text in &chain {
-            if !said.last().is_some_and(|last| last.ends_with(text.as_str())) {
-                said.push(text);
-            }
-        }
-        let said: Vec<&str> = said.into_iter().map(String::as_str).collect();
-        self.complain(RED, "error", &said.join(": "));
+        self.complain(RED, "error", &said);
         if let Some(hint) = hint {
             self.note("hint", &hint);
         }

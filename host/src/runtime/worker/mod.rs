@@ -32,7 +32,7 @@ use super::{
     settings::RuntimeSettings,
     trial::{Stage, check_usage_specs},
 };
-use crate::package::ModuleInfo;
+use crate::{disk::DiskTrouble, package::ModuleInfo};
 use child::{Failure, NotStarted, Process, Start, Worker};
 pub(crate) use folder::tidy;
 pub(crate) use process::run;
@@ -389,7 +389,12 @@ impl Shared {
                 let message = format!("the plugin can't be loaded: its worker can't be started: {problem}");
                 return Fault::new(FaultKind::Unavailable, message);
             }
-            NotStarted::NoProcess(problem) => format!("its worker can't be started: {problem}"),
+            NotStarted::NoProcess(error) => {
+                let trouble = DiskTrouble::of(&error);
+                let why = trouble.map_or_else(|| error.to_string(), |trouble| trouble.to_string());
+                let message = format!("the plugin can't be loaded: its worker can't be started: {why}");
+                return Fault::not_begun(message, trouble);
+            }
             NotStarted::NeedsSettings(problem) | NotStarted::Refused(_, problem) => problem,
             NotStarted::Crashed(stage, how) => {
                 self.crashed(&format!("{stage}: {how}"));
@@ -398,7 +403,7 @@ impl Shared {
             NotStarted::Hung(stage) => format!("its worker hung {stage}"),
         };
         let message = format!("the plugin can't be loaded: {problem}");
-        Fault::new(FaultKind::NotBegun, message)
+        Fault::not_begun(message, None)
     }
 
     fn give_back(&self, number: u64, mut worker: Worker) {

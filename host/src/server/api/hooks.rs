@@ -134,7 +134,7 @@ pub(super) fn add_to(api: &mut Api) {
             (409, "it contradicts what is there"),
             (422, "the plugin refuses, or no plugin has the type"),
             (500, "the plugin failed, or, with outcome_unknown, nobody knows what it did"),
-            (503, "the plugin takes no calls now"),
+            (503, "the plugin takes no calls now; or the server's disk fails, or is read-only"),
         ]),
         call,
     );
@@ -164,7 +164,7 @@ pub(super) fn add_to(api: &mut Api) {
         .answers::<Refreshed>(200, "what was reported is recorded, and what could be sent is sent")
         .fails(&[
             (422, "the order or the contract is wrong"),
-            (503, "there is no usage API, or it is refreshed elsewhere"),
+            (503, "there is no usage API, or it is refreshed elsewhere; or the server's disk fails, or is read-only"),
         ]),
         refresh,
     );
