@@ -151,6 +151,28 @@ fn every_page_lets_nothing_in_but_its_own_files() {
 }
 
 #[test]
+fn trouble_of_the_disk_is_told_on_the_page_without_a_place_and_what_was_typed_stays() {
+    let home = Home::on_failing_disk();
+    home.load(&Package::new("Plain")).succeeded();
+    let server = Server::start(&home);
+    let cookie = log_in(&server, &server.token);
+    let csrf = mark(&server.request("GET", "/plugins/plain", &[("cookie", &cookie)], b"").is(200));
+    home.fail(&["write", "make"], rustix::io::Errno::IO.raw_os_error());
+    let post = |path: &str, more: &str| {
+        let headers = [("cookie", cookie.as_str()), FORM];
+        server.request("POST", path, &headers, format!("csrf={csrf}{more}").as_bytes())
+    };
+    let refused = post("/plugins/plain/settings", "&settings=%7B%22typed%22%3A1%7D").is(503);
+    assert!(refused.body.contains("the host&#39;s disk fails") && refused.body.contains("typed"), "{}", refused.body);
+    post("/plugins/plain/disable", "").is(303);
+    let told = server.request("GET", "/plugins/plain", &[("cookie", &cookie)], b"").is(200);
+    assert!(told.body.contains("the host&#39;s disk fails"), "{}", told.body);
+    for page in [refused, told] {
+        assert!(!page.body.contains(home.folder().to_str().expect("UTF-8")), "{}", page.body);
+    }
+}
+
+#[test]
 fn what_a_plugin_keeps_is_named_where_it_is_removed_and_deleted_only_where_that_was_ticked() {
     let home = Home::new();
     home.load(&Package::new("Keeper").of("keeper")).succeeded();

@@ -12,7 +12,7 @@ use billhook_plugin_api::{Json as Document, data::ObjectId};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Failure, Frame, asked, go_to, moment, show, took,
+    Failure, Frame, asked, go_to, moment, said, show, took,
     viewer::{LIVE, OwnForm, Viewer},
 };
 use crate::{
@@ -226,7 +226,7 @@ async fn settle(
     match settled.map_err(|problem| Failure::of(&app, &viewer, problem))? {
         Ok(()) if again => viewer.tell(&app, format!("Delivery {number} is attempted again."), false),
         Ok(()) => viewer.tell(&app, format!("Delivery {number} was given up."), false),
-        Err(error) => viewer.tell(&app, error.to_string(), true),
+        Err(error) => viewer.tell(&app, said(error), true),
     }
     Ok(go_to(&format!("/deliveries/{number}")))
 }
@@ -255,7 +255,7 @@ async fn settle_all(
     let text = format!("{done} {}.", if again { "are attempted again" } else { "were given up" });
     match failure {
         None => viewer.tell(&app, text, false),
-        Some(error) => viewer.tell(&app, format!("{text} Not all could be: {error}"), true),
+        Some(error) => viewer.tell(&app, format!("{text} Not all could be: {}", said(error)), true),
     }
     Ok(go_to("/deliveries?status=dead"))
 }

@@ -11,7 +11,7 @@ use axum::{
 use serde::Deserialize;
 
 use super::{
-    Failure, Frame, asked, go_to, part_of_path, show,
+    Failure, Frame, asked, go_to, part_of_path, said, show,
     viewer::{OwnForm, Viewer},
 };
 use crate::{
@@ -286,7 +286,7 @@ async fn remove(
             Ok(go_to("/handlers").into_response())
         }
         Err(error) => {
-            viewer.tell(&app, error.to_string(), true);
+            viewer.tell(&app, said(error), true);
             Ok(go_to(&format!("/handlers/of/{}", part_of_path(&name))))
         }
     }

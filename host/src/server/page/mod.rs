@@ -88,6 +88,13 @@ fn show(status: StatusCode, page: &impl Template) -> Response {
     }
 }
 
+/// What a viewer reads of an error: of the server's own troubles what they are, and not where.
+fn said(error: impl std::fmt::Display + Into<Problem>) -> String {
+    let text = error.to_string();
+    let problem: Problem = error.into();
+    if problem.status().is_server_error() { problem.detail().to_owned() } else { text }
+}
+
 /// Sends the viewer on, after something was done.
 fn go_to(path: &str) -> Response {
     let to = HeaderValue::from_str(path).unwrap_or(HeaderValue::from_static("/"));

@@ -15,11 +15,12 @@ use serde::Deserialize;
 use super::{
     Failure, Frame,
     charts::{self, PluginHour},
-    go_to, moment, part_of_path, show,
+    go_to, moment, part_of_path, said, show,
     viewer::{OwnForm, Viewer, check_mark},
 };
 use crate::{
-    Downgrade, Host, HostError, Install, Isolation, PluginDetails, PluginSummary, RuntimeSettings, Scope, Status,
+    DiskTrouble, Downgrade, Host, HostError, Install, Isolation, PluginDetails, PluginSummary, RuntimeSettings, Scope,
+    Status,
     package::{FieldKind, FormField, Manifest},
     server::{
         api::hide_reason,
@@ -113,8 +114,9 @@ async fn plugin_page(
     let (status, settings) = match refused {
         None => (StatusCode::OK, settings),
         Some((typed, error)) => {
-            frame = frame.with_error(error.to_string());
-            (StatusCode::UNPROCESSABLE_ENTITY, Some(typed))
+            let trouble = DiskTrouble::of(&error).and_then(|trouble| StatusCode::from_u16(trouble.status()).ok());
+            frame = frame.with_error(said(error));
+            (trouble.unwrap_or(StatusCode::UNPROCESSABLE_ENTITY), Some(typed))
         }
     };
     let page = PluginPage { frame, plugin, form, settings, addon, facts, is_asset_type, history, manifest };
@@ -170,7 +172,7 @@ async fn change(
             Change::Downgrade => (format!("{id} went back to {}.", plugin.version), false, own),
             Change::Remove => (format!("{id} was removed."), false, "/".to_owned()),
         },
-        Err(error) => (error.to_string(), true, own),
+        Err(error) => (said(error), true, own),
     };
     viewer.tell(&app, text, is_error);
     Ok(go_to(&to))
