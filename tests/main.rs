@@ -25,6 +25,8 @@ mod embedding;
 mod events;
 /// Plugins and hosts of different versions of the API.
 mod growth;
+/// The home: whose it is, what lies in it, and disks that are mounted otherwise.
+mod home;
 /// Installing, upgrading, downgrading and removing by the rules.
 mod lifecycle;
 /// Zips that two readers could read differently, or that do harm.

@@ -12,7 +12,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 pub(crate) use clock::{KeptClock, TABLE as CLOCK_TABLE};
 
-use crate::{crash_point, disk::DiskError};
+use crate::{crash_point, disk::DiskError, private};
 
 /// Why a database can't be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +34,19 @@ pub enum DatabaseError {
         /// Its format.
         found: String,
         /// The newest known format.
+        known: String,
+    },
+    /// It has an older format, and can't be written to.
+    #[error(
+        "{} has format {found}, and is read-only: it can't be brought to format {known}, by which it can be read",
+        path.display()
+    )]
+    OlderReadOnly {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: String,
+        /// The format that it is to get.
         known: String,
     },
     /// A search was broken off.
@@ -69,33 +82,53 @@ const RADIX: i64 = 1000;
 /// How long a statement waits for another process's transaction.
 pub(crate) const BUSY: Duration = Duration::from_secs(20);
 
-/// Opens a connection; makes the file if there is none.
+/// Opens a connection; makes the file if there is none. One that can't be written to is opened to be read.
 pub(crate) fn connect(path: &Path, durability: Durability) -> Result<Connection, DatabaseError> {
-    let opened = |source| DatabaseError::Open { path: path.to_owned(), source };
-    private(path).map_err(|error| opened(rusqlite::Error::ToSqlConversionFailure(Box::new(error))))?;
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connect = || -> rusqlite::Result<Connection> {
-        let connection = Connection::open_with_flags(path, flags)?;
-        connection.busy_timeout(BUSY)?;
-        connection.pragma_update(
-            None,
-            "synchronous",
-            if durability == Durability::Full { "FULL" } else { "NORMAL" },
-        )?;
-        connection.pragma_update(None, "foreign_keys", true)?;
-        connection.set_prepared_statement_cache_capacity(64);
-        Ok(connection)
-    };
-    connect().map_err(opened)
+    open(path, durability).map_err(|source| DatabaseError::Open { path: path.to_owned(), source })
 }
 
-/// Makes the file as one that only its user can read: what it will hold may be secret.
-fn private(path: &Path) -> std::io::Result<()> {
-    let mut options = std::fs::OpenOptions::new();
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.create(true).append(true).open(path).map(drop)
+/// The same, with SQLite's own error.
+pub(crate) fn open(path: &Path, durability: Durability) -> rusqlite::Result<Connection> {
+    if private::is_read_only(path) {
+        return open_to_read(path);
+    }
+    // What it will hold may be secret. SQLite gives its other files the mode of this one.
+    private::ensure_file(path).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY)?;
+    let synchronous = if durability == Durability::Full { "FULL" } else { "NORMAL" };
+    connection.pragma_update(None, "synchronous", synchronous)?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(connection)
 }
+
+/// Opens a file that can't be written to.
+fn open_to_read(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let open = |uri: &str| -> rusqlite::Result<Connection> {
+        let connection = Connection::open_with_flags(uri, flags)?;
+        connection.busy_timeout(BUSY)?;
+        connection.query_row("SELECT count(*) FROM sqlite_schema", (), |row| row.get::<_, i64>(0))?;
+        Ok(connection)
+    };
+    let uri = format!("file:{}", percent_encoding::utf8_percent_encode(&path.to_string_lossy(), IN_URI));
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    open(&uri).or_else(|error| {
+        // Whoever closed it last left nothing beside it, and nobody can write to it: all of it is in the file. SQLite would make
+        // the files of a log, also to read.
+        if Path::new(&log).metadata().is_ok_and(|log| log.len() > 0) {
+            Err(error)
+        } else {
+            open(&(uri + "?immutable=1"))
+        }
+    })
+}
+
+/// What means something in the URI of a file.
+const IN_URI: &percent_encoding::AsciiSet = &percent_encoding::CONTROLS.add(b'%').add(b'?').add(b'#').add(b' ');
 
 /// Brings the file to the newest of the formats: each is the statements that it adds to the one before.
 pub(crate) fn prepare(connection: &mut Connection, path: &Path, formats: &[&str]) -> Result<(), DatabaseError> {
@@ -108,6 +141,10 @@ pub(crate) fn prepare(connection: &mut Connection, path: &Path, formats: &[&str]
     }
     if found >= newest {
         return Ok(());
+    }
+    if connection.is_readonly("main")? {
+        let (path, found, known) = (path.to_owned(), format(found), format(newest));
+        return Err(DatabaseError::OlderReadOnly { path, found, known });
     }
     // The switch to WAL doesn't wait for other connections by itself.
     retry(|| connection.pragma_update(None, "journal_mode", "WAL")).map_err(opened)?;

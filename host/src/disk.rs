@@ -119,6 +119,28 @@ impl DiskError {
     }
 }
 
+/// Whether nothing in a folder, or at a path, can be run or loaded as code, because its file system is mounted so.
+pub(crate) fn is_noexec(path: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use rustix::fs::{StatVfsMountFlags, statvfs};
+        statvfs(path).is_ok_and(|system| system.f_flag.contains(StatVfsMountFlags::NOEXEC))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = path;
+        false
+    }
+}
+
+/// Returns why a program couldn't be started, where the system's answer blames the program for how its file system is mounted.
+pub(crate) fn not_run(program: &Path, error: io::Error) -> io::Error {
+    if error.kind() == io::ErrorKind::PermissionDenied && is_noexec(program) {
+        return io::Error::other("its file system is mounted noexec, so that nothing on it can be run");
+    }
+    error
+}
+
 /// Finds out whether a folder can be written to, by doing so: for where somebody else failed in it who couldn't tell why.
 pub(crate) fn probe(folder: &Path) -> io::Result<()> {
     let path = folder.join("probe");

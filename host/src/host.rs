@@ -1,5 +1,7 @@
 //! The host: joins packages, registry, runtime and dispatch.
 
+#[cfg(unix)]
+mod access;
 mod backend;
 mod background;
 mod deliveries;
@@ -53,6 +55,7 @@ pub struct HostOptions {
     refresh_patience: Duration,
     is_observed: bool,
     records_hooks: bool,
+    group_may_write: bool,
     handlers: HandlerOptions,
     retention: Retention,
 }
@@ -78,6 +81,7 @@ impl Default for HostOptions {
             refresh_patience: Duration::from_secs(60),
             is_observed: false,
             records_hooks: false,
+            group_may_write: false,
             handlers: HandlerOptions::default(),
             retention: Retention::default(),
         }
@@ -148,6 +152,14 @@ impl HostOptions {
     #[must_use]
     pub fn allowed_hosts(mut self, hosts: impl IntoIterator<Item = String>) -> Self {
         self.handlers.allowed_hosts = Some(hosts.into_iter().collect());
+        self
+    }
+
+    /// Whether the group of the home may write to it, if it is a group of this process's: as on a volume to which the platform gives
+    /// its group that right again and again. It may not unless set. What is within the home stays its user's own all the same.
+    #[must_use]
+    pub fn group_writable(mut self, may_write: bool) -> Self {
+        self.group_may_write = may_write;
         self
     }
 
@@ -249,10 +261,10 @@ impl Host {
 
     /// Opens a home with other options.
     pub fn open_with(home: impl AsRef<Path>, options: HostOptions) -> Result<Self, HostError> {
-        let home = Home::open(home.as_ref())?;
+        let home = Home::open(home.as_ref(), options.group_may_write)?;
         let registry = Arc::new(Registry::open(home.path())?);
         // A registry that was made just now knows of no package: if there are any, it took the place of a lost one.
-        if !registry.is_new() {
+        if !registry.is_new() && !home.is_read_only() {
             home.sweep(&registry)?;
             tidy_workers(&home.workers());
         }
@@ -265,7 +277,7 @@ impl Host {
             Caller::new(&options.handlers, options.child_program.clone()),
             Arc::clone(&ledger),
             Arc::clone(&log),
-            options.records_hooks,
+            options.records_hooks && !home.is_read_only(),
             Box::new(move || {
                 if let Some(deliverer) = to_wake.upgrade()
                     && let Some(deliverer) = deliverer.lock().unwrap_or_else(PoisonError::into_inner).as_ref()
@@ -338,6 +350,11 @@ impl Host {
     /// The home's folder.
     pub fn home(&self) -> &Path {
         self.shared.home.path()
+    }
+
+    /// Whether nothing in the home can be changed, because its disk is read-only, or it is another user's: it can be looked at.
+    pub fn is_read_only(&self) -> bool {
+        self.shared.home.is_read_only()
     }
 
     /// All installed plugins, ordered by id.

@@ -44,6 +44,7 @@ mod lifecycle;
 mod locks;
 mod number;
 pub mod package;
+mod private;
 mod provisioning;
 mod registry;
 mod runtime;

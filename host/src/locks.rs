@@ -1,7 +1,7 @@
 //! Locks that hold across processes.
 
 use std::{
-    fs::{self, File, TryLockError},
+    fs::{File, TryLockError},
     io,
     path::Path,
     thread,
@@ -9,6 +9,8 @@ use std::{
 };
 
 use sha2::{Digest, Sha256};
+
+use crate::private;
 
 /// Held as long as it lives; the system takes it back when the process ends, however it ends.
 pub(crate) struct Lock {
@@ -32,16 +34,10 @@ impl Lock {
     /// A lock by its name. `None` if somebody else still holds it after a time.
     pub(crate) fn named(folder: &Path, name: &str, patience: Duration) -> io::Result<Option<Self>> {
         let path = folder.join(name);
-        let open = || {
-            let mut options = File::options();
-            #[cfg(unix)]
-            std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-            options.create(true).truncate(false).write(true).open(&path)
-        };
-        let file = match open() {
+        let file = match private::file(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                fs::create_dir_all(folder)?;
-                open()?
+                private::folder(folder)?;
+                private::file(&path)?
             }
             opened => opened?,
         };

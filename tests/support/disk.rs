@@ -50,6 +50,20 @@ impl SmallDisk {
         Path::new(&format!("/proc/{}/root", self.keeper.0.id())).join(folder).join(name)
     }
 
+    /// Mounts it anew, with other options.
+    pub(crate) fn remount(&self, options: &str) {
+        let mut command = self.command("mount");
+        command.args(["-o", &format!("remount,{options}")]).arg(&self.folder);
+        assert!(command.status().expect("it starts").success(), "{options}");
+    }
+
+    /// Writes a file that may be run.
+    pub(crate) fn write(&self, name: &str, text: &str) {
+        let path = self.seen(name);
+        fs::write(&path, text).expect("written");
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("set");
+    }
+
     /// Takes all room that is left.
     pub(crate) fn fill(&self) {
         let mut file = File::options().create(true).append(true).open(self.seen("filler")).expect("made");
@@ -75,9 +89,17 @@ impl SmallDisk {
 impl Home {
     /// A home on a small disk of its own; `None`, told on standard error, where this user can make none.
     pub(crate) fn on_small_disk(options: &str) -> Option<Self> {
+        Self::with_disk_at("", options)
+    }
+
+    /// A home with a disk at one of its folders.
+    pub(crate) fn with_disk_at(folder: &str, options: &str) -> Option<Self> {
         let mut home = Home::new();
-        fs::create_dir(home.path()).expect("made");
-        home.disk = SmallDisk::at(&home.path(), &format!("mode=700,{options}"));
+        let folder = home.path().join(folder);
+        let mut builder = fs::DirBuilder::new();
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.recursive(true).create(&folder).expect("made");
+        home.disk = SmallDisk::at(&folder, &format!("mode=700,{options}"));
         if home.disk.is_none() {
             eprintln!("skipped: this user can mount no disk");
         }

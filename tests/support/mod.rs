@@ -140,7 +140,7 @@ pub(crate) fn replace(bytes: &mut [u8], from: &[u8], to: &[u8]) {
 }
 
 /// How a run of the command ended.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Run {
     pub(crate) code: Option<i32>,
     pub(crate) stdout: String,

@@ -45,10 +45,15 @@ impl Machine {
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         Machine { boot: boot.trim().to_owned(), steady: steady_ms(), wall: now_ms() }
     }
+
+    /// The time by the clock of a file that was noted last before this start of the machine.
+    fn since(&self, seen: i64, seen_wall: i64) -> i64 {
+        seen + (self.wall - seen_wall).clamp(0, LONGEST_OFF)
+    }
 }
 
 impl KeptClock {
-    /// Reads the clock of a file, and notes it where the file or the machine's start is new.
+    /// Reads the clock of a file, and notes it where the file or the machine's start is new, and the file can be written to.
     pub(crate) fn open(connection: &mut Connection) -> rusqlite::Result<Self> {
         Self::of(connection, &Machine::now())
     }
@@ -59,11 +64,15 @@ impl KeptClock {
         {
             return Ok(clock);
         }
+        if connection.is_readonly("main")? {
+            let seen = read(connection)?.map(|(_, _, seen, seen_wall)| machine.since(seen, seen_wall));
+            return Ok(KeptClock { offset: seen.unwrap_or(machine.wall) - machine.steady });
+        }
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         // Another process may have noted it meanwhile.
         let seen = match read(&transaction)? {
             Some((boot, clock, ..)) if boot == machine.boot => return Ok(clock),
-            Some((_, _, seen, seen_wall)) => seen + (machine.wall - seen_wall).clamp(0, LONGEST_OFF),
+            Some((_, _, seen, seen_wall)) => machine.since(seen, seen_wall),
             None => machine.wall,
         };
         let clock = KeptClock { offset: seen - machine.steady };

@@ -26,6 +26,7 @@ use crate::{
     dispatch::Dispatcher,
     executions::Note,
     ledger::{Ledger, LedgerError, Settled},
+    private,
 };
 pub(crate) use attempt::takes;
 use lanes::{Lanes, Queued};
@@ -168,11 +169,11 @@ impl Deliverer {
     /// Starts to deliver. `locks` is the folder of the home's locks.
     pub(crate) fn start(dispatcher: Arc<Dispatcher>, locks: &Path, wake: Wake) -> io::Result<Self> {
         let holder = uuid::Uuid::now_v7().to_string();
-        fs::create_dir_all(locks)?;
+        private::folder(locks)?;
         sweep(locks, &dispatcher.phases().ledger)?;
         // Locked before it has its name: a file of that name that is not locked is one of a host that is no more.
         let (unnamed, alive_path) = (locks.join(format!("begins-{holder}")), locks.join(format!("{ALIVE}{holder}")));
-        let alive = open_private(&unnamed)?;
+        let alive = private::new_file(&unnamed)?;
         alive.lock()?;
         fs::rename(&unnamed, &alive_path)?;
         let (ended, to_settle) = mpsc::channel();
@@ -233,13 +234,6 @@ impl Deliverer {
             }
         }
     }
-}
-
-fn open_private(path: &Path) -> io::Result<File> {
-    let mut options = File::options();
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.create(true).truncate(false).read(true).write(true).open(path)
 }
 
 /// Looks for deliveries, gives signs of life, and frees what hosts held that are no more. Goes on until nothing is under way.

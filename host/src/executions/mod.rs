@@ -228,6 +228,11 @@ impl ExecutionLog {
         ExecutionLog { path, retention, open, opening, lost }
     }
 
+    /// Whether there is one on disk: until something was called, there is nothing in it.
+    fn exists(&self) -> bool {
+        self.open.get().is_some() || self.path.exists()
+    }
+
     fn open(&self) -> Result<&Open, ExecutionLogError> {
         if self.open.get().is_none() {
             let _opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
@@ -288,7 +293,7 @@ impl ExecutionLog {
     /// Deletes what is too old, and the oldest while the file is too large. `now` is in milliseconds since 1970, by a clock that
     /// nobody sets: one that is wrong for a while deletes nothing.
     pub(crate) fn trim(&self, now: i64) -> Result<(), ExecutionLogError> {
-        if self.open.get().is_none() && !self.path.exists() {
+        if !self.exists() {
             return Ok(());
         }
         // In short steps, between which others get their turn.

@@ -37,6 +37,9 @@ impl ExecutionLog {
     ///
     /// One that has to look at too much is broken off.
     pub(crate) fn search(&self, filter: &ExecutionFilter) -> Result<Vec<Execution>, ExecutionLogError> {
+        if !self.exists() {
+            return Ok(Vec::new());
+        }
         self.search_for(filter, LONGEST)
     }
 
@@ -54,6 +57,9 @@ impl ExecutionLog {
 
     /// How many calls were not noted because there were too many at once, as far as the log goes back.
     pub(crate) fn dropped(&self) -> Result<u64, ExecutionLogError> {
+        if !self.exists() {
+            return Ok(0);
+        }
         let connection = self.searcher()?;
         let sum = "SELECT coalesce(sum(count), 0) FROM dropped";
         Ok(connection.query_row(sum, (), |row| row.get::<_, i64>(0))?.unsigned_abs())

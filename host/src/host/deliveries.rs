@@ -21,6 +21,7 @@ impl Host {
     pub fn start_deliveries(&self) -> Result<(), EventError> {
         let mut deliverer = self.shared.deliverer.lock().unwrap_or_else(PoisonError::into_inner);
         if deliverer.is_none() {
+            self.shared.home.must_be_writable()?;
             let dispatcher = Arc::clone(&self.shared.dispatcher);
             let started = Deliverer::start(dispatcher, &self.shared.home.locks(), Wake::default());
             *deliverer = Some(started.map_err(EventError::Start)?);

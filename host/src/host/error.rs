@@ -26,9 +26,26 @@ pub enum HostError {
         "a thread of the host's can't be started: {0}; raise the limit of processes (ulimit -u, TasksMax or pids.max)"
     )]
     Thread(#[source] io::Error),
+    /// Its own group can write to it, and nobody said that it may.
+    #[error(
+        "the home can't be used: others than its user can write to {}, its group {group}, and libraries are loaded from it; run chmod go-w on it",
+        path.display()
+    )]
+    GroupWritable {
+        /// The folder or file.
+        path: PathBuf,
+        /// The group's number, one of this process's.
+        group: u32,
+    },
     /// The registry failed.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// Nothing in the home can be changed.
+    #[error("the home {} is read-only: what is in it can be shown, and nothing can be changed", path.display())]
+    ReadOnly {
+        /// The folder.
+        path: PathBuf,
+    },
     /// A file of the home can't be written.
     #[error("{} can't be written: {source}", path.display())]
     Write {
@@ -247,6 +264,8 @@ impl HostError {
         }
         match self {
             HostError::Home { .. } | HostError::Write { .. } => "home",
+            HostError::GroupWritable { .. } => "group_writable",
+            HostError::ReadOnly { .. } => DiskTrouble::ReadOnly.name(),
             HostError::Read(_) => "unreadable",
             HostError::Thread(_) => "thread",
             HostError::Registry(_) => "registry",

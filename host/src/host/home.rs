@@ -1,26 +1,29 @@
 //! The home: the folder that a host's processes share.
 //!
-//! `registry.db` (SQLite), `packages/DIGEST/` (unpacked packages, each under the digest of its content), `staging/`
-//! (installs under way), `lock` (held by whoever changes what is installed), `in-use` (held by whoever has the registry
+//! `registry.db` (SQLite), `packages/DIGEST/` (unpacked packages, each under the digest of its content; and beside them, what is
+//! being unpacked), `staging/` (what else a change needs for a while), `lock` (held by whoever changes what is installed), `in-use` (held by whoever has the registry
 //! open), `locks/` (held by whoever accounts usage).
 
 use std::{
     collections::HashSet,
-    fs::{self, File, OpenOptions, TryLockError},
+    fs::{self, File, TryLockError},
     io,
     path::{Path, PathBuf},
 };
 
 use super::HostError;
-use crate::registry::Registry;
+#[cfg(unix)]
+use super::access;
+use crate::{private, registry::Registry};
 
 pub(super) struct Home {
     path: PathBuf,
+    is_read_only: bool,
 }
 
 /// The file of the registry.
 pub(super) const REGISTRY: &str = "registry.db";
-/// What names in `staging/` begin with.
+/// What names begin with in `staging/`, and in `packages/` of what isn't a package yet.
 pub(super) const STAGED: &str = "change-";
 
 /// The right to change what is installed; whoever holds it is the only one, in all processes.
@@ -31,25 +34,35 @@ pub(super) struct ChangeLock {
 }
 
 impl Home {
-    pub(super) fn open(path: &Path) -> Result<Self, HostError> {
+    /// Opens a home, and makes it if there is none. Its group may write to it where the operator said so.
+    pub(super) fn open(path: &Path, group_may_write: bool) -> Result<Self, HostError> {
         let wrong = |source| HostError::Home { path: path.to_owned(), source };
-        create_private(path).map_err(wrong)?;
+        private::folder(path).map_err(wrong)?;
         check_content(path).map_err(wrong)?;
         // Absolute, because libraries are opened by absolute paths only, and the working folder may change.
         let path = path.canonicalize().map_err(wrong)?;
         if path.to_str().is_none() {
             return Err(HostError::Home { path, source: io::Error::other("its path is not UTF-8") });
         }
-        let home = Home { path };
-        for folder in [home.path.clone(), home.packages(), home.staging()] {
-            let wrong = |source| HostError::Home { path: folder.clone(), source };
-            create_private(&folder).and_then(|()| check_private(&folder)).map_err(wrong)?;
+        let is_read_only = private::is_read_only(&path.join(REGISTRY));
+        let home = Home { path, is_read_only };
+        check_access(&home.path, group_may_write)?;
+        if is_read_only {
+            tracing::info!(path = %home.path.display(), "the home is read-only");
+            return Ok(home);
+        }
+        for folder in [home.packages(), home.staging()] {
+            private::folder(&folder).map_err(|source| HostError::Home { path: folder, source })?;
         }
         // Settings and state may be secrets. SQLite gives its other files the mode of this one.
-        private(OpenOptions::new().create(true).append(true))
-            .open(home.path.join(REGISTRY))
-            .map_err(wrong_at(&home.path))?;
+        let registry = private::ensure_file(&home.path.join(REGISTRY));
+        registry.map_err(|source| HostError::Home { path: home.path.clone(), source })?;
         Ok(home)
+    }
+
+    /// Whether nothing in it can be changed: it lies on a disk that is read-only, or is another user's.
+    pub(super) fn is_read_only(&self) -> bool {
+        self.is_read_only
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -75,11 +88,17 @@ impl Home {
     }
 
     fn lock_file(&self) -> io::Result<File> {
-        private(File::options().create(true).truncate(false).read(true).write(true)).open(self.path.join("lock"))
+        private::file(&self.path.join("lock"))
+    }
+
+    /// Refuses to change anything where nothing can be changed.
+    pub(super) fn must_be_writable(&self) -> Result<(), HostError> {
+        if self.is_read_only { Err(HostError::ReadOnly { path: self.path.clone() }) } else { Ok(()) }
     }
 
     /// Waits until nobody else changes what is installed.
     pub(super) fn lock(&self) -> Result<ChangeLock, HostError> {
+        self.must_be_writable()?;
         let wrong = |source| HostError::Home { path: self.path.clone(), source };
         let file = self.lock_file().map_err(wrong)?;
         match file.try_lock() {
@@ -100,10 +119,13 @@ impl Home {
         if file.try_lock().is_err() {
             return Ok(());
         }
-        for entry in fs::read_dir(self.staging()).map_err(wrong)? {
-            let entry = entry.map_err(wrong)?;
-            if entry.file_name().to_str().is_some_and(|name| name.starts_with(STAGED)) {
-                delete(&entry.path());
+        for folder in [self.staging(), self.packages()] {
+            for entry in fs::read_dir(folder).map_err(wrong)? {
+                let entry = entry.map_err(wrong)?;
+                let is_staged = entry.file_name().to_str().is_some_and(|name| name.starts_with(STAGED));
+                if is_staged && !is_held(&entry.path()) {
+                    delete(&entry.path());
+                }
             }
         }
         self.delete_unused_packages(registry, &ChangeLock { _file: file })
@@ -123,6 +145,12 @@ impl Home {
         }
         Ok(())
     }
+}
+
+/// Whether a file is one that somebody writes: a package that is coming in.
+fn is_held(path: &Path) -> bool {
+    let Ok(file) = File::open(path) else { return false };
+    file.metadata().is_ok_and(|metadata| metadata.is_file()) && file.try_lock().is_err()
 }
 
 /// Deletes a file or a folder. What can't be deleted now is deleted at a later open.
@@ -145,7 +173,7 @@ fn check_content(path: &Path) -> io::Result<()> {
         return Ok(());
     }
     for folder in ["packages", "staging"] {
-        let is_ours = |name: &str| if folder == "packages" { is_package(name) } else { name.starts_with(STAGED) };
+        let is_ours = |name: &str| name.starts_with(STAGED) || (folder == "packages" && is_package(name));
         let entries = match fs::read_dir(path.join(folder)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             entries => entries?,
@@ -162,44 +190,17 @@ fn check_content(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Refuses a folder that others can write to: libraries are loaded from it.
 #[cfg(unix)]
-fn check_private(path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::MetadataExt;
-    let metadata = fs::metadata(path)?;
-    if metadata.mode() & 0o022 != 0 {
-        let problem = "others than its user can write to it, and libraries are loaded from it; run chmod go-w on it";
-        return Err(io::Error::other(problem));
-    }
-    if metadata.uid() != rustix::process::geteuid().as_raw() {
-        tracing::warn!(path = %path.display(), "the home belongs to another user, who can change what is loaded from it");
-    }
-    Ok(())
+fn check_access(path: &Path, group_may_write: bool) -> Result<(), HostError> {
+    access::check(path, group_may_write).map_err(|(path, open)| match open {
+        access::Open::ToOthers(source) => HostError::Home { path, source },
+        access::Open::ToGroup(group) => HostError::GroupWritable { path, group },
+    })
 }
 
 #[cfg(not(unix))]
-fn check_private(_path: &Path) -> io::Result<()> {
+fn check_access(_path: &Path, _group_may_write: bool) -> Result<(), HostError> {
     Ok(())
-}
-
-/// Files that only their user can read.
-fn private(options: &mut OpenOptions) -> &mut OpenOptions {
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
-    options
-}
-
-fn wrong_at(path: &Path) -> impl FnOnce(io::Error) -> HostError {
-    move |source| HostError::Home { path: path.to_owned(), source }
-}
-
-/// Creates a folder that only its user can enter.
-fn create_private(path: &Path) -> io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path)
 }
 
 /// Makes the entries of a folder durable.

@@ -16,8 +16,10 @@ use super::{
 };
 use crate::{
     accounting::Scope,
-    crash_point, disk,
+    crash_point,
+    disk::{self, DiskTrouble},
     package::{self, CheckErrors, CheckReport, Digest, ModuleInfo, Sound, Version},
+    private,
     registry::{AddonClash, NewVersion, NextAddon, PluginDetails, PluginSummary, Status, Tried, read_only_state},
     runtime::{
         Isolation, PluginServices, RuntimeSettings, ThrowAwayState, Trial, TrialError, TrialOutcome, WorkerConfig,
@@ -87,9 +89,10 @@ impl Host {
         let home = &self.shared.home;
         let lock = home.lock()?;
         let staging = self.stage()?;
-        let unpacked = staging.path().join("package");
+        // Where it is to stay, so that its last step is one rename, wherever that folder is.
+        let arriving = stage_in(&home.packages())?;
+        let unpacked = arriving.path().to_owned();
         let written = |source| HostError::Write { path: unpacked.clone(), source };
-        fs::create_dir(&unpacked).map_err(written)?;
         let files = package::unpack(package.as_ref(), &unpacked, &self.options.limits)
             .map_err(|errors| CheckErrors(errors.into_iter().map(Into::into).collect()))?;
         crash_point::reached("unpacked");
@@ -101,7 +104,7 @@ impl Host {
         let installed = self.shared.registry.summary(&id)?;
         if let Some(installed) = &installed {
             if how.settings.is_none()
-                && let Some(unchanged) = self.repair(installed, &sound, &unpacked, &staging)?
+                && let Some(unchanged) = self.repair(installed, &sound, &unpacked)?
             {
                 return Ok(unchanged);
             }
@@ -183,7 +186,6 @@ impl Host {
         installed: &PluginSummary,
         sound: &Sound,
         unpacked: &Path,
-        staging: &TempDir,
     ) -> Result<Option<Installed>, HostError> {
         let details = self.show(&installed.id)?;
         let digest = sound.digest.to_string();
@@ -198,10 +200,11 @@ impl Host {
         }
         if !is_whole {
             let wrong = |source| HostError::Home { path: target.clone(), source };
+            let damaged = stage_in(&packages)?;
             sync_tree(unpacked).map_err(wrong)?;
             if target.exists() {
-                // Deleted with the rest of what was staged.
-                fs::rename(&target, staging.path().join("damaged")).map_err(wrong)?;
+                // Deleted when this is done.
+                fs::rename(&target, damaged.path().join("damaged")).map_err(wrong)?;
             }
             fs::rename(unpacked, &target).map_err(wrong)?;
             sync_folder(&packages).map_err(wrong)?;
@@ -224,8 +227,10 @@ impl Host {
     /// opens the home.
     pub fn upload_file(&self) -> Result<tempfile::NamedTempFile, HostError> {
         let staging = self.shared.home.staging();
-        let file = tempfile::Builder::new().prefix(STAGED).suffix(".zip").tempfile_in(&staging);
-        file.map_err(|error| HostError::Home { source: disk::found_out(&staging, error), path: staging })
+        // Locked as long as it is open: others that open the home see that it is in use.
+        private::scratch_file(&staging, STAGED, ".zip")
+            .and_then(|file| file.as_file().lock().map(|()| file))
+            .map_err(|error| HostError::Home { source: disk::found_out(&staging, error), path: staging })
     }
 
     /// The most bytes that a package may have.
@@ -342,7 +347,7 @@ impl Host {
         let wrong = |source| HostError::Check { path: path.to_owned(), source };
         let checked = package::check(path, &options.limits).map_err(wrong)?;
         let mut report = CheckReport::from(&checked.examined);
-        let scratch = tempfile::Builder::new().prefix("billhook-try-").tempdir().map_err(wrong)?;
+        let scratch = private::scratch("billhook-try-").map_err(wrong)?;
         let Some(module) = report.module.clone().filter(|_| report.is_valid()) else {
             if report.is_valid() {
                 report.warnings.push("there is no library beside a package.json alone: nothing was tried".to_owned());
@@ -362,6 +367,8 @@ impl Host {
             Ok(TrialOutcome::NeedsSettings { message }) => {
                 report.warnings.push(format!("it would be installed as \"needs settings\": {message}"));
             }
+            // That it couldn't be tried says nothing of it.
+            Err(error @ (TrialError::Start(_) | TrialError::Noexec { .. })) => return Err(error.into()),
             Err(error) => report.errors.push(error.to_string()),
         }
         Ok(report)
@@ -372,8 +379,10 @@ impl Host {
         let (digest, library_digest, module) = self.shared.registry.library(id, version)?;
         let folder = self.shared.home.packages().join(digest);
         let library = fs::File::open(folder.join(&module.path)).and_then(|mut file| Digest::of(&mut file));
-        if library.is_ok_and(|found| found.to_string() == library_digest) {
-            return Ok((folder, module));
+        match library {
+            Ok(found) if found.to_string() == library_digest => return Ok((folder, module)),
+            Err(source) if DiskTrouble::of(&source).is_some() => return Err(HostError::Home { path: folder, source }),
+            _ => {}
         }
         Err(HostError::Damaged { id: id.to_owned(), version: version.to_owned() })
     }
@@ -409,11 +418,7 @@ impl Host {
 
     /// A folder of its own for a change, which is deleted when the change is done.
     fn stage(&self) -> Result<TempDir, HostError> {
-        let staging = self.shared.home.staging();
-        tempfile::Builder::new()
-            .prefix(STAGED)
-            .tempdir_in(&staging)
-            .map_err(|error| HostError::Home { source: disk::found_out(&staging, error), path: staging })
+        stage_in(&self.shared.home.staging())
     }
 
     fn try_version(
@@ -553,6 +558,12 @@ fn older_version(details: &PluginDetails, wanted: Option<&str>) -> Result<String
             format!("older ones are {}", older.join(", "))
         },
     })
+}
+
+/// A folder of its own for a change, within another, which is deleted when the change is done.
+fn stage_in(folder: &Path) -> Result<TempDir, HostError> {
+    private::scratch_in(folder, STAGED)
+        .map_err(|error| HostError::Home { source: disk::found_out(folder, error), path: folder.to_owned() })
 }
 
 /// Makes the names of all files in a tree durable; their content already is.

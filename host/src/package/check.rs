@@ -15,6 +15,7 @@ use super::{
     manifest::{self, Draft},
     names, unpack,
 };
+use crate::private;
 
 /// One thing that is wrong with a package.
 #[derive(Debug, thiserror::Error)]
@@ -229,10 +230,18 @@ pub(crate) fn check(path: &Path, limits: &Limits) -> io::Result<Checked> {
     } else if !is_zip(path)? {
         examine_manifest(&read_manifest(path)?, &mut checked.examined);
     } else {
-        let folder = tempfile::Builder::new().prefix("billhook-check-").tempdir()?;
+        let folder = private::scratch("billhook-check-")?;
         match unpack(path, folder.path(), limits) {
             Ok(files) => checked.examined = examine(folder.path(), &files),
-            Err(errors) => checked.examined.errors.extend(errors.into_iter().map(CheckError::from)),
+            Err(errors) => {
+                for error in errors {
+                    match error {
+                        // What the system refuses is not the package's fault.
+                        PackageError::Write { source, .. } | PackageError::Read(source) => return Err(source),
+                        wrong => checked.examined.errors.push(wrong.into()),
+                    }
+                }
+            }
         }
         checked.folder = folder.path().to_owned();
         checked.unpacked = Some(folder);

@@ -15,6 +15,7 @@ use zip::{
 };
 
 use super::{Digest, PackageError, PackageFile, archive, names};
+use crate::private;
 
 /// How much of a package is taken. What really comes out counts, not what the archive says.
 #[derive(Debug, Clone)]
@@ -73,18 +74,18 @@ fn write_all(
         let target = into.join(entry.path());
         let write = |source| PackageError::Write { path: target.clone(), source };
         if entry.is_folder {
-            create_folder(&target).map_err(write)?;
+            private::folder(&target).map_err(write)?;
             continue;
         }
         if let Some(folder) = target.parent() {
-            create_folder(folder).map_err(write)?;
+            private::folder(folder).map_err(write)?;
         }
         let most = limits.file_bytes.min(limits.total_bytes - total);
         let zipped = archive.by_index_raw(index).map_err(PackageError::Zip)?;
         if zipped.name_raw() != entry.name.as_bytes() {
             return Err(PackageError::Structure("two readers of it find different entries".to_owned()));
         }
-        let mut out = create_file(&target).map_err(write)?;
+        let mut out = private::new_file(&target).map_err(write)?;
         let (size, sha256) = copy(zipped, entry, &mut out, most, write)?;
         out.sync_data().map_err(write)?;
         total += size;
@@ -144,21 +145,4 @@ pub(crate) fn content_digest(files: &[PackageFile]) -> Digest {
         let _ = writeln!(listing, "{}\n{}", file.path, file.sha256);
     }
     Digest(Sha256::digest(listing.as_bytes()).into())
-}
-
-fn create_folder(path: &Path) -> std::io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o755);
-    builder.create(path)
-}
-
-/// Creates a file that isn't there yet, with a mode of ours.
-fn create_file(path: &Path) -> std::io::Result<File> {
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o644);
-    options.open(path)
 }

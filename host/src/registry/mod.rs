@@ -75,6 +75,19 @@ pub enum RegistryError {
         /// The number.
         number: u64,
     },
+    /// It has an older format, and can't be written to.
+    #[error(
+        "the registry {} has format {found}, and is read-only: it can't be brought to format {known}, by which it can be read",
+        path.display()
+    )]
+    OlderReadOnly {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: String,
+        /// The format that it is to get.
+        known: String,
+    },
     /// It has an older format, and another process works on it that may not know the new one.
     #[error(
         "the registry {} has format {found}, and another billhook is running on it: it can't be brought to format {known} now",
@@ -107,7 +120,7 @@ pub(crate) struct Registry {
     usage: Mutex<Connection>,
     /// Held as long as this process works on the registry.
     clock: KeptClock,
-    _presence: Presence,
+    _presence: Option<Presence>,
 }
 
 impl Registry {

@@ -8,10 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, TransactionBehavior};
 
 use super::RegistryError;
-use crate::database::{BUSY, CLOCK_TABLE, number, retry};
+use crate::{
+    database::{self, BUSY, CLOCK_TABLE, Durability, number, retry},
+    private,
+};
 
 /// The format: within a major, a later minor only adds what an older billhook can leave alone.
 const MAJOR: i64 = 1;
@@ -208,14 +211,7 @@ ALTER TABLE version ADD COLUMN settings TEXT;
 
 /// Opens a connection whose commits are durable.
 pub(super) fn connect(path: &Path) -> rusqlite::Result<Connection> {
-    let connection = Connection::open_with_flags(
-        path,
-        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-    )?;
-    connection.busy_timeout(BUSY)?;
-    connection.pragma_update(None, "synchronous", "FULL")?;
-    connection.pragma_update(None, "foreign_keys", true)?;
-    Ok(connection)
+    database::open(path, Durability::Full)
 }
 
 /// That this process works on the registry: as long as any does, no other brings it to a later format.
@@ -228,16 +224,17 @@ pub(super) struct Presence {
 
 impl Presence {
     fn file(registry: &Path) -> io::Result<File> {
-        let mut options = File::options();
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        options.create(true).truncate(false).read(true).write(true).open(registry.with_file_name("in-use"))
+        private::file(&registry.with_file_name("in-use"))
     }
 
-    fn shared(registry: &Path) -> io::Result<Self> {
+    /// Beside others. Where nobody can write to the registry, there is nothing to be there for.
+    fn shared(registry: &Path) -> io::Result<Option<Self>> {
+        if private::is_read_only(registry) {
+            return Ok(None);
+        }
         let file = Self::file(registry)?;
         file.lock_shared()?;
-        Ok(Presence { _file: file })
+        Ok(Some(Presence { _file: file }))
     }
 
     /// The only one, if nobody else is there.
@@ -252,7 +249,7 @@ impl Presence {
 }
 
 /// Opens the registry, makes it if there is none (the second part tells if it did), and brings an older format to this one.
-pub(super) fn open(path: &Path) -> Result<(Connection, bool, Presence), RegistryError> {
+pub(super) fn open(path: &Path) -> Result<(Connection, bool, Option<Presence>), RegistryError> {
     let opened = |source| RegistryError::Open { path: path.to_owned(), source };
     let locked = |source: io::Error| opened(rusqlite::Error::ToSqlConversionFailure(Box::new(source)));
     let mut connection = connect(path).map_err(opened)?;
@@ -269,6 +266,10 @@ pub(super) fn open(path: &Path) -> Result<(Connection, bool, Presence), Registry
         check(&connection, path, found)?;
         if found % RADIX >= MINOR {
             return Ok((connection, false, Presence::shared(path).map_err(locked)?));
+        }
+        if private::is_read_only(path) {
+            let (path, found, known) = (path.to_owned(), format(found), format(MAJOR * RADIX + MINOR));
+            return Err(RegistryError::OlderReadOnly { path, found, known });
         }
         if let Some(alone) = Presence::alone(path).map_err(locked)? {
             migrate(&mut connection)?;

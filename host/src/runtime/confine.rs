@@ -398,10 +398,11 @@ const SIOCSPGRP: u64 = 0x8902;
 const TIOCSTI: u64 = 0x5412;
 const TIOCLINUX: u64 = 0x541c;
 
-/// Refuses to make files and folders that run as their owner or group whoever starts them.
+/// Refuses to make files and folders that run as their owner or group whoever starts them, or in which nobody deletes what is
+/// another's.
 fn refuse_marked_files(refused: &mut BTreeMap<i64, Vec<SeccompRule>>) -> Result<(), String> {
     use SeccompCmpOp::MaskedEq;
-    const MARKS: [u64; 2] = [0o4000, 0o2000];
+    const MARKS: [u64; 3] = [0o4000, 0o2000, 0o1000];
     let creates = libc::O_CREAT as u64;
     let temporary = libc::O_TMPFILE as u64;
     // The mode of a call that opens counts only where it makes a file.

@@ -13,13 +13,15 @@ use billhook_plugin_api::{
     call::{HookCall, HookReply},
 };
 
-use crate::package::ModuleInfo;
+use crate::{disk, package::ModuleInfo};
 
 /// Why a module can't be loaded into this process.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum LoadError {
     #[error("it can't be opened: {0}")]
     Open(String),
+    #[error("its file system is mounted noexec, so that no library can be loaded from it")]
+    Noexec,
     #[error("it lacks the entry symbol {PLUGIN_ENTRY}")]
     NoEntry,
     #[error("{0}")]
@@ -39,7 +41,10 @@ impl Library {
     /// The constructors of the library run: whoever calls has checked its file, and tried it in another process. The path
     /// must never have had, and never get, another content.
     pub(crate) fn open(path: &Path, expected: &ModuleInfo) -> Result<Self, LoadError> {
-        let library = open(path.as_os_str()).map_err(|error| LoadError::Open(chain(&error)))?;
+        let library = open(path.as_os_str()).map_err(|error| match disk::is_noexec(path) {
+            true => LoadError::Noexec,
+            false => LoadError::Open(chain(&error)),
+        })?;
         let library = ManuallyDrop::new(library);
         // SAFETY: only the address of the symbol is used; what it points to is checked below.
         let address = unsafe {

@@ -14,6 +14,8 @@ use super::{
     starter,
     trial::how_it_ended,
 };
+#[cfg(target_os = "linux")]
+use crate::disk;
 
 /// What is run.
 pub(crate) struct Script<'a> {
@@ -215,7 +217,7 @@ pub(crate) fn become_script(host: u32, words: &[std::ffi::OsString]) -> io::Resu
         not_started(&error.to_string());
     }
     super::confine::be_killed_first();
-    let error = Command::new(path).args(arguments).exec();
+    let error = disk::not_run(path.as_ref(), Command::new(path).args(arguments).exec());
     let is_there = error.kind() == io::ErrorKind::NotFound && std::path::Path::new(path).exists();
     let problem =
         if is_there { "the interpreter that its first line names is not there".to_owned() } else { error.to_string() };

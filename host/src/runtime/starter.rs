@@ -2,10 +2,13 @@
 
 use std::{
     io,
+    path::Path,
     process::{Child, Command},
     sync::{Mutex, PoisonError, mpsc},
     thread,
 };
+
+use crate::disk;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -28,7 +31,10 @@ fn starter() -> io::Result<mpsc::Sender<Job>> {
 /// Starts a process from the thread that never ends.
 pub(super) fn spawn(mut command: Command) -> io::Result<Child> {
     let (done, started) = mpsc::sync_channel(1);
-    let job: Job = Box::new(move || drop(done.send(command.spawn())));
+    let job: Job = Box::new(move || {
+        let child = command.spawn().map_err(|error| disk::not_run(Path::new(command.get_program()), error));
+        drop(done.send(child));
+    });
     starter()?.send(job).map_err(|_| io::Error::other("the thread that starts processes ended"))?;
     started.recv().map_err(|_| io::Error::other("the thread that starts processes failed"))?
 }

@@ -20,7 +20,7 @@ use billhook_plugin_api::{
 use serde::{Deserialize, Serialize};
 
 use super::{ChildProgram, Library, PluginServices, StateStore, child};
-use crate::{disk, package::ModuleInfo, shown::visible};
+use crate::{disk, package::ModuleInfo, private, shown::visible};
 
 /// Why a module that was tried can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +29,12 @@ pub enum TrialError {
     /// The child process could not be started or talked to.
     #[error("the module can't be tried: {0}")]
     Start(#[source] io::Error),
+    /// Nothing can be loaded from where the module lies.
+    #[error("the module can't be tried: the file system of {} is mounted noexec, so that no library can be loaded from it", folder.display())]
+    Noexec {
+        /// The folder.
+        folder: PathBuf,
+    },
     /// The module was refused, or it panicked.
     #[error("the module failed {stage}: {problem}")]
     Refused {
@@ -125,10 +131,13 @@ pub(crate) fn try_module(
     scratch: &Path,
     limit: Duration,
 ) -> Result<TrialOutcome, TrialError> {
+    may_load(&trial.library)?;
     let answer = scratch.join("answer");
-    File::create_new(&answer).map_err(TrialError::Start)?;
+    private::new_file(&answer).map_err(TrialError::Start)?;
     let mut command = program.command("try").map_err(TrialError::Start)?;
-    let mut child = command.arg(&answer).stdin(Stdio::piped()).spawn().map_err(TrialError::Start)?;
+    let child = command.arg(&answer).stdin(Stdio::piped()).spawn();
+    let not_run = |error| TrialError::Start(disk::not_run(Path::new(command.get_program()), error));
+    let mut child = child.map_err(not_run)?;
     let errors = match keep_errors(child.stderr.take()) {
         Ok(errors) => errors,
         Err(error) => {
@@ -175,6 +184,12 @@ pub(crate) fn try_module(
             Err(TrialError::Crashed { stage, how: how_it_ended(status, &errors) })
         }
     }
+}
+
+/// Tells why no library could be loaded from where one lies, whatever is in it.
+pub(super) fn may_load(library: &Path) -> Result<(), TrialError> {
+    let folder = library.parent().unwrap_or(library);
+    if disk::is_noexec(folder) { Err(TrialError::Noexec { folder: folder.to_owned() }) } else { Ok(()) }
 }
 
 /// Waits until the child ended, or until the deadline: then `false`.

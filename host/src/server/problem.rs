@@ -218,6 +218,10 @@ fn public(error: &HostError) -> String {
         HostError::Write { source, .. } => format!("the server's home can't be written to: {}", source.kind()),
         HostError::Read(source) => format!("the package can't be read: {}", source.kind()),
         HostError::Trial(TrialError::Start(source)) => format!("the module can't be tried: {}", source.kind()),
+        HostError::Trial(TrialError::Noexec { .. }) => {
+            "the server's home is mounted noexec: no plugin can be run from it".to_owned()
+        }
+        HostError::GroupWritable { .. } => "the server's home can be written to by its group".to_owned(),
         HostError::Registry(RegistryError::Open { .. }) => "the registry can't be opened".to_owned(),
         error => error.to_string(),
     }
@@ -227,6 +231,9 @@ impl From<HostError> for Problem {
     fn from(error: HostError) -> Self {
         if let Some(problem) = Problem::of_server(&error) {
             return problem;
+        }
+        if let HostError::ReadOnly { .. } = error {
+            return Problem::of_disk(DiskTrouble::ReadOnly, &error);
         }
         let detail = public(&error);
         let status = match &error {
@@ -241,7 +248,7 @@ impl From<HostError> for Problem {
             | HostError::OthersResources { .. }
             | HostError::NotLoadable { .. }
             | HostError::NoOlderVersion { .. } => StatusCode::CONFLICT,
-            HostError::Trial(TrialError::Start(_)) => StatusCode::INTERNAL_SERVER_ERROR,
+            HostError::Trial(TrialError::Start(_) | TrialError::Noexec { .. }) => StatusCode::INTERNAL_SERVER_ERROR,
             HostError::Package(_)
             | HostError::Trial(_)
             | HostError::SettingsRefused { .. }

@@ -75,7 +75,16 @@ pub(crate) fn hint(error: &HostError) -> Option<String> {
         HostError::Trial(TrialError::Start(_)) => {
             "this is not the package's fault; try again, or look with -vv".to_owned()
         }
+        HostError::Trial(TrialError::Noexec { .. }) => {
+            "this is not the package's fault: mount it without noexec, or name another home with --home".to_owned()
+        }
         HostError::Trial(_) => "the plugin's author has to mend this; the host did not load it".to_owned(),
+        HostError::ReadOnly { .. } => disk_hint(DiskTrouble::ReadOnly),
+        HostError::GroupWritable { .. } => {
+            "where the platform gives the group that right at each start, as Kubernetes does, say that it may: --group-writable, or \
+             BILLHOOK_GROUP_WRITABLE=1"
+                .to_owned()
+        }
         HostError::Home { .. } => "--home DIR or BILLHOOK_HOME names another folder".to_owned(),
         HostError::Registry(RegistryError::Newer { .. }) => {
             "use the billhook that made it, or another --home".to_owned()

@@ -55,7 +55,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use billhook::{EventError, Host, HostError, Isolation};
+use billhook::{EventError, Host, HostError, HostOptions, Isolation};
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use output::Output;
@@ -80,6 +80,9 @@ struct Global {
     /// The configuration, a TOML file [env: BILLHOOK_CONFIG] [default: config.toml in the home, if it is there]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// The group of the home may write to it, as on a volume of Kubernetes [env: BILLHOOK_GROUP_WRITABLE=1]
+    #[arg(long, global = true)]
+    group_writable: bool,
     /// Answer as JSON
     #[arg(long, global = true)]
     json: bool,
@@ -272,7 +275,19 @@ impl Global {
 
     fn open(&self, home: PathBuf) -> anyhow::Result<Host> {
         let config = self.config(&home)?;
-        Ok(Host::open_with(home, config.options()?)?)
+        Ok(Host::open_with(home, self.options(&config)?)?)
+    }
+
+    /// How the host works.
+    fn options(&self, config: &config::Config) -> anyhow::Result<HostOptions> {
+        Ok(config.options()?.group_writable(self.is_group_writable()))
+    }
+
+    /// Whether the operator said that the home's group may write to it. Never by a file in the home: whoever can write to that could
+    /// say it for themselves.
+    fn is_group_writable(&self) -> bool {
+        let said = std::env::var_os("BILLHOOK_GROUP_WRITABLE").unwrap_or_default();
+        self.group_writable || ["1", "true", "yes"].iter().any(|word| said.eq_ignore_ascii_case(word))
     }
 
     /// The configuration for a home.

@@ -77,6 +77,11 @@ impl Output {
         let chain: Vec<String> = error.chain().map(ToString::to_string).collect();
         let host = error.chain().find_map(|cause| cause.downcast_ref::<HostError>());
         let event = error.chain().find_map(|cause| cause.downcast_ref::<EventError>());
+        // An error of an event's that is one of the host's is no link of the chain.
+        let host = host.or(match event {
+            Some(EventError::Host(host)) => Some(host),
+            _ => None,
+        });
         let hook = error.chain().find_map(|cause| cause.downcast_ref::<HookError>());
         let trouble = DiskTrouble::of(error.as_ref()).or_else(|| hook.and_then(HookError::disk_trouble));
         let hint = trouble.map(hints::disk_hint);

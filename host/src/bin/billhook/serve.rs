@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use billhook::{
-    Host,
+    Host, HostError,
     server::{Metrics, Server},
 };
 use tokio::runtime::Runtime;
@@ -48,7 +48,10 @@ pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> an
     allow_files(options.files());
     let metrics = Metrics::install().map_err(|error| anyhow::anyhow!("metrics can't be counted: {error}"))?;
     streams::count_lost();
-    let host = Arc::new(Host::open_with(home, config.options()?.observe(true))?);
+    let host = Arc::new(Host::open_with(home, global.options(&config)?.observe(true))?);
+    if host.is_read_only() {
+        return Err(HostError::ReadOnly { path: host.home().to_owned() }).context("it can't be served");
+    }
     if !options.insecure_no_auth && host.tokens()?.is_empty() {
         output.note(
             "note",

@@ -7,7 +7,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, File},
     io,
-    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
     thread,
@@ -15,6 +15,8 @@ use std::{
 };
 
 use uuid::Uuid;
+
+use crate::private;
 
 /// What folders in use are called, ones that are being made, and the one that holds what was moved aside.
 const WORKER: &str = "worker-";
@@ -28,19 +30,13 @@ const PAUSE: Duration = Duration::from_millis(2);
 /// A folder that was begun so long ago is nobody's.
 const FORGOTTEN: Duration = Duration::from_secs(3600);
 
-fn create(folder: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
-}
-
 /// Makes a folder for a worker. The lock tells that it is in use, also after this process was killed.
 pub(super) fn make(folders: &Path) -> io::Result<(PathBuf, File)> {
-    create(folders)?;
+    private::folder(folders)?;
     // Locked before it has its name: one of that name which isn't locked is of a host that is gone.
     let id = Uuid::now_v7();
     let begun = folders.join(format!("{BEGUN}{id}"));
-    fs::DirBuilder::new().mode(0o700).create(&begun)?;
-    // Also where the mask of this process takes the owner's own rights away.
-    fs::set_permissions(&begun, fs::Permissions::from_mode(0o700))?;
+    private::new_folder(&begun)?;
     let lock = File::open(&begun)?;
     lock.lock()?;
     let folder = folders.join(format!("{WORKER}{id}"));
@@ -61,7 +57,7 @@ fn move_aside(folders: &Path, folder: &Path) -> io::Result<()> {
     let aside = folders.join(ASIDE);
     let to = aside.join(Uuid::now_v7().to_string());
     loop {
-        create(&aside)?;
+        private::folder(&aside)?;
         match fs::rename(folder, &to) {
             // Whoever tidies took the empty folder away just now.
             Err(error) if error.kind() == io::ErrorKind::NotFound && folder.exists() => {}

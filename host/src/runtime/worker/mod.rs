@@ -30,7 +30,7 @@ use super::{
     child::{ChildProgram, is_shortage},
     plugin::timed_out,
     settings::RuntimeSettings,
-    trial::{Stage, check_usage_specs},
+    trial::{Stage, check_usage_specs, may_load},
 };
 use crate::{disk::DiskTrouble, package::ModuleInfo};
 use child::{Failure, NotStarted, Process, Start, Worker};
@@ -77,6 +77,7 @@ impl WorkerConfig {
 /// Tries a module in a worker, confined as its workers will be: loads it, constructs it, and asks for its usage
 /// specifications.
 pub(crate) fn try_in_worker(config: &WorkerConfig) -> Result<TrialOutcome, TrialError> {
+    may_load(&config.library)?;
     let deadline = Instant::now() + config.start_limit;
     let mut worker = match config.start() {
         Ok(worker) => worker,
