@@ -58,7 +58,8 @@ fn the_small_backend_of_the_embedding_guide_runs() {
         "offered alone and in a bundle",
         "paid; 0 of its assets failed",
         "metered 2 records, of which 2 are ready to be charged",
-        "test-resource is used by 1 asset",
+        "test-resource is used by 1 asset; it keeps 1 value",
+        "\ntest-resource keeps 1 value",
         "removed test-resource",
     ] {
         assert!(shown.contains(part), "{part:?} is not in:\n{shown}");

@@ -341,7 +341,7 @@ fn modes_are_the_hosts_own() {
         use std::os::unix::fs::PermissionsExt;
         let library = home.content().into_iter().find(|name| name.ends_with("libfixture.so")).expect("installed");
         let mode = |name: &str| fs::metadata(home.path().join(name)).expect("there").permissions().mode();
-        assert_eq!(mode(&library) & 0o7777, 0o644);
+        assert_eq!(mode(&library) & 0o7777, 0o600);
         assert_eq!(mode("packages") & 0o7777, 0o700, "only its user can write where libraries are opened");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use billhook::{Downgrade, Host, HostError, Install};
+use billhook::{Downgrade, Host, HostError, Install, Isolation};
 use serde_json::{Value, json};
 
 use crate::support::{Home, Package, Server, asset, options, order};
@@ -209,5 +209,43 @@ fn a_plugin_that_was_loaded_a_moment_ago_is_asked_for() {
         crate::support::wait_for("the other to notice", || {
             acquire(&other, &name).is_err_and(|error| error.status() == 422)
         });
+    }
+}
+
+#[test]
+fn a_call_goes_to_the_version_in_use_however_another_process_changed_it_while_no_worker_ran() {
+    let home = Home::new();
+    let how = Install { isolation: Some(Isolation::Process), ..Install::default() };
+    // Each host has the first version in its table, and no worker yet, when another process changes the plugin.
+    let first = Package::new("Keeper").of("keeper");
+    install(&home.host(), &first, &home, &how).expect("installed");
+    let second = Package::new("Keeper").of("keeper").version("2.0.0");
+    type Change = fn(&Host, &Home, &Package);
+    let changes: [(&str, Change, Option<&str>); 4] = [
+        (
+            "upgraded",
+            |other, home, second| drop(install(other, second, home, &Install::default()).expect("done")),
+            None,
+        ),
+        ("downgraded", |other, _, _| drop(other.downgrade("keeper", &Downgrade::default()).expect("done")), None),
+        (
+            "upgraded again",
+            |other, home, second| drop(install(other, second, home, &Install::default()).expect("done")),
+            None,
+        ),
+        (
+            "removed",
+            |other, _, _| drop(other.remove("keeper", true).expect("done")),
+            Some("not supported asset type: Keeper"),
+        ),
+    ];
+    for (change, make, expected) in changes {
+        let host = home.host();
+        make(&home.host(), &home, &second);
+        match (acquire(&host, "Keeper"), expected) {
+            (Ok(_), None) => {}
+            (Err(error), Some(expected)) => assert!(error.message().contains(expected), "{change}: {error}"),
+            (answer, expected) => panic!("{change}: {answer:?} instead of {expected:?}"),
+        }
     }
 }

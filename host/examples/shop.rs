@@ -314,6 +314,8 @@ fn run() -> Result<(), Box<dyn Error>> {
     // The asset is in use, so its plugin can't be removed before it is released.
     writeln!(out, "{}", host.remove(&plugin.id, false).err().map(|error| error.to_string()).unwrap_or_default())?;
     host.release_asset(&asset)?;
-    writeln!(out, "removed {}", host.remove(&plugin.id, false)?.id)?;
+    // The plugin keeps what its customers were granted. It is deleted with the plugin, so that has to be asked for.
+    writeln!(out, "{}", host.remove(&plugin.id, false).err().map(|error| error.to_string()).unwrap_or_default())?;
+    writeln!(out, "removed {}", host.remove(&plugin.id, true)?.id)?;
     Ok(())
 }

@@ -341,7 +341,7 @@ impl Host {
         let mut host = Host { watch: None, calls: None, reconciler: Mutex::default(), shared, options };
         host.watch = Some(watch.map_err(HostError::Thread)?);
         host.calls = Some(calls.map_err(HostError::Thread)?);
-        if host.options.records_hooks {
+        if host.options.records_hooks && !host.is_read_only() {
             host.shared.dispatcher.phases().start_recorder().map_err(HostError::Thread)?;
         }
         Ok(host)

@@ -1,10 +1,11 @@
 //! A call of any hook as one value, what it returns as another, and the one JSON form that both have.
 
+pub(crate) mod bounds;
 mod objects;
 
 pub use objects::HookObjects;
 
-use serde::{Deserialize, Serialize, Serializer, ser::SerializeStruct};
+use serde::{Deserialize, Serialize, Serializer, de, ser::SerializeStruct};
 
 use crate::{
     Hook, Json, PendingAccounting, UsageSpec,
@@ -228,11 +229,22 @@ macro_rules! calls {
                 match hook { $($(Hook::$variant => of_changes!($reply $variant changes),)*)* }
             }
 
+            /// Returns how many bytes the JSON form of what a hook returns may have.
+            pub const fn largest(hook: Hook) -> usize {
+                match hook { $($(Hook::$variant => largest!($reply),)*)* }
+            }
+
             /// Reads the JSON form of what a hook returned.
             ///
             /// # Errors
-            /// The text isn't JSON, lacks what the hook returns, or has what only other hooks return.
+            /// The text isn't JSON, lacks what the hook returns, has what only other hooks return, or is larger than what
+            /// the hook may return. Nothing is built of what is too large.
             pub fn read(hook: Hook, json: &[u8]) -> Result<Self, serde_json::Error> {
+                if json.len() > Self::largest(hook) {
+                    return Err(de::Error::custom(format_args!(
+                        "{} bytes are more than {hook} may return ({})", json.len(), Self::largest(hook)
+                    )));
+                }
                 match hook {$($(
                     Hook::$variant => read::$reply(json).map(HookReply::$variant),
                 )*)*}
@@ -305,6 +317,25 @@ macro_rules! write_object {
     };
     ($objects:ident $asset:ident $contracts:ident $kind:ident $object:ident) => {
         $objects.serialize_field(stringify!($object), $object)?;
+    };
+}
+
+/// The most bytes of the JSON form.
+macro_rules! largest {
+    (Done) => {
+        bounds::NAMES
+    };
+    (Changes) => {
+        bounds::CHANGES + bounds::NAMES
+    };
+    (Specifications) => {
+        bounds::USAGE + bounds::NAMES
+    };
+    (Usage) => {
+        bounds::USAGE + bounds::CHANGES + bounds::NAMES
+    };
+    ($document:ident) => {
+        bounds::DOCUMENT + bounds::NAMES
     };
 }
 
@@ -409,12 +440,13 @@ mod read {
     struct Nothing {}
 
     macro_rules! read {
-        ($($kind:ident -> $returned:ty { $($(#[$attribute:meta])* $field:ident: $type:ty),* } = $value:expr;)*) => {$(
+        ($($kind:ident -> $returned:ty $(, after $first:path)? { $($(#[$attribute:meta])* $field:ident: $type:ty),* } = $value:expr;)*) => {$(
             pub(super) fn $kind(json: &[u8]) -> Result<$returned, serde_json::Error> {
                 #[derive(Deserialize)]
                 #[serde(deny_unknown_fields)]
                 struct Reply { $($(#[$attribute])* $field: $type),* }
                 let value: fn(Reply) -> $returned = $value;
+                $($first(json)?;)?
                 serde_json::from_slice(json).map(value)
             }
         )*};
@@ -423,10 +455,10 @@ mod read {
     read! {
         Done -> () { #[serde(default, rename = "changes")] _changes: Nothing } = |_| ();
         Changes -> AssetChanges { #[serde(default)] changes: AssetChanges } = |reply| reply.changes;
-        Specifications -> Vec<UsageSpec> {
+        Specifications -> Vec<UsageSpec>, after bounds::count {
             #[serde(default, rename = "changes")] _changes: Nothing, #[serde(default)] usage_specs: Vec<UsageSpec>
         } = |reply| reply.usage_specs;
-        Usage -> PendingUsage {
+        Usage -> PendingUsage, after bounds::count {
             #[serde(default)] changes: AssetChanges, #[serde(default)] pending_accounting: PendingAccounting
         } = |reply| PendingUsage { pending_accounting: reply.pending_accounting, changes: reply.changes };
         Resource -> Provisioned {

@@ -126,7 +126,9 @@ fn pages_of_other_sites_reach_nothing_where_nobody_has_to_prove_anything() {
     }
     for kind in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"] {
         for path in [PLUGINS, "/api/v1/events", "/api/v1/handlers", ACQUISITION] {
-            server.request("POST", path, &[("content-type", kind)], b"{}").is(415);
+            // A package may come as a file of a form; what foreign pages send is refused before it is looked at.
+            let expected = if path == PLUGINS && kind.starts_with("multipart") { 400 } else { 415 };
+            server.request("POST", path, &[("content-type", kind)], b"{}").is(expected);
         }
     }
     let plugins = server.request("GET", PLUGINS, &[], b"").is(200).json();

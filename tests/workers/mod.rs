@@ -1,6 +1,7 @@
 //! A plugin in a worker process: whatever it does, the host lives. And what the same does in the process of the host.
 
 mod confined;
+mod foreign;
 mod in_process;
 mod litter;
 mod observed;
@@ -19,7 +20,7 @@ use billhook::{
 };
 use serde_json::{Value, json};
 
-use crate::support::{Home, Package, acquired, alone, asset, library, options, order, wait_for};
+use crate::support::{Home, Package, acquired, alone, asset, order, wait_for};
 
 /// A home with a plugin that does what it is asked for in a worker, and a healthy one beside it.
 struct Rogue {
@@ -522,53 +523,4 @@ fn workers_end_with_a_host_that_is_killed() {
     let workers = rogue.home.path().join("workers");
     wait_for("its folder to be cleared away", || fs::read_dir(&workers).expect("there").count() == 0);
     drop(next);
-}
-
-#[test]
-fn a_worker_in_another_language_needs_the_protocol_and_nothing_else() {
-    let home = Home::new();
-    let program = library("healthy").with_file_name(format!("foreign_worker{}", std::env::consts::EXE_SUFFIX));
-    let host = Host::open_with(home.path(), options().child_program(program)).expect("opens");
-    let install = |manner: &str| {
-        let settings = json!({"manner": manner}).to_string();
-        let how = Install { settings: Some(&settings), isolation: Some(Isolation::Process), ..Install::default() };
-        host.install(Package::new(&format!("Foreign {manner}")).write(home.folder()), &how)
-    };
-    install("well").expect("installed");
-    let told = acquired(&host, "Foreign well").expect("it answers");
-    let told: Value = serde_json::from_str(&told).expect("JSON");
-    let expected = json!({
-        "asset": "asset-1", "contracts": 1, "kept": "done", "value": {"value": "\"on_product_acquisition\""},
-    });
-    assert_eq!(told, expected);
-    for (manner, expected) in [
-        ("garbage", "what can't be understood"),
-        ("no message", "unknown variant `finished`"),
-        ("truncated", "ended its process with exit code 0"),
-        ("gigantic", "a frame of 4294967295 bytes; at most 83886080 are taken"),
-        ("ready again", "ready in the middle of a call"),
-        ("large changes", "a frame of"),
-    ] {
-        install(manner).expect("installed");
-        let error = acquired(&host, &format!("Foreign {manner}")).expect_err(manner);
-        assert!(error.message().contains(expected) && error.is_outcome_unknown(), "{manner}: {error}");
-    }
-    // What it says unasked is no answer to a later call, which is made by another worker.
-    install("hasty").expect("installed");
-    for _ in 0..3 {
-        assert_eq!(acquired(&host, "Foreign hasty").as_deref(), Ok("\"first\""));
-    }
-    // A hook that has begun is never begun again, wherever its worker ends.
-    let counter = home.folder().join("counter");
-    let settings = json!({"manner": "deaf", "counter": counter}).to_string();
-    let how = Install { settings: Some(&settings), isolation: Some(Isolation::Process), ..Install::default() };
-    host.install(Package::new("Foreign deaf").write(home.folder()), &how).expect("installed");
-    let error = acquired(&host, "Foreign deaf").expect_err("it ends");
-    assert!(error.is_outcome_unknown(), "{error}");
-    assert_eq!(fs::read_to_string(counter).expect("it began"), "1");
-
-    let error = install("other protocol").expect_err("refused").to_string();
-    assert!(error.contains("the worker speaks protocol 7 and this host 1"), "{error}");
-    let installed = install("not ready").expect("it asks for settings");
-    assert_eq!(installed.needs_settings.as_deref(), Some("I would rather not"));
 }

@@ -207,6 +207,12 @@ impl HookError {
         self.0.fault == Some(FaultKind::TimedOut)
     }
 
+    /// Whether the plugin was not asked: it couldn't be loaded, or there was no worker for it.
+    #[inline]
+    pub(super) fn is_not_begun(&self) -> bool {
+        matches!(self.0.fault, Some(FaultKind::NotBegun | FaultKind::Unavailable))
+    }
+
     /// Whether the plugin said so itself, and not the host in its place.
     pub(crate) fn is_of_plugin(&self) -> bool {
         self.0.is_of_plugin

@@ -23,7 +23,6 @@ use crate::{
     ledger::Record,
     package::form,
     registry::Status,
-    runtime::Instance,
 };
 
 /// How the plugin of a call is found.
@@ -213,16 +212,15 @@ impl Dispatcher {
         Ok(Returned { reply, records })
     }
 
-    /// Finds the slot of a call, and calls its instance. A plugin that can't be loaded may have been changed or removed since the
+    /// Finds the slot of a call, and calls its instance. A plugin that couldn't begin may have been changed or removed since the
     /// table was made: then the call goes where it goes now.
     #[inline]
     fn route(&self, table: &Table, target: Target<'_>, call: HookCall<'_>) -> Result<Option<HookReply>, HookError> {
         let slot = target.slot(call.hook(), table)?;
-        match slot.instance(call.hook()) {
-            Ok(Some(instance)) => self.invoke(slot, instance, call).map(Some),
-            Ok(None) => Ok(None),
+        match self.call_slot(slot, call) {
+            Ok(reply) => Ok(reply),
             Err(NotReady::Refused(error)) => Err(error),
-            Err(NotReady::NotLoaded(error)) => self.route_anew(slot, target, call, error),
+            Err(NotReady::NotBegun(error)) => self.route_anew(slot, target, call, error),
         }
     }
 
@@ -236,24 +234,48 @@ impl Dispatcher {
     ) -> Result<Option<HookReply>, HookError> {
         let table = self.table_after_refresh();
         let slot = target.slot(call.hook(), &table)?;
-        if Arc::ptr_eq(slot, stale) {
-            return Err(error);
+        let start = Instant::now();
+        let error = if Arc::ptr_eq(slot, stale) {
+            error
+        } else {
+            match self.call_slot(slot, call) {
+                Ok(reply) => return Ok(reply),
+                Err(NotReady::Refused(error)) => return Err(error),
+                Err(NotReady::NotBegun(error)) => error,
+            }
+        };
+        if self.notes(call.hook()) {
+            self.note(slot, call, start, Some(&error));
         }
-        match slot.instance(call.hook()) {
-            Ok(Some(instance)) => self.invoke(slot, instance, call).map(Some),
-            Ok(None) => Ok(None),
-            Err(NotReady::Refused(error) | NotReady::NotLoaded(error)) => Err(error),
+        Err(error)
+    }
+
+    /// Calls the instance of a slot, and notes the call where calls of hooks are recorded: but for one that couldn't begin, which
+    /// may go elsewhere.
+    #[inline]
+    fn call_slot(&self, slot: &Arc<Slot>, call: HookCall<'_>) -> Result<Option<HookReply>, NotReady> {
+        let Some(instance) = slot.instance(call.hook())? else { return Ok(None) };
+        let noted_from = self.notes(call.hook()).then(Instant::now);
+        let returned = slot.call(instance, call);
+        match returned {
+            Err(error) if error.is_not_begun() => Err(NotReady::NotBegun(error)),
+            returned => {
+                if let Some(start) = noted_from {
+                    self.note(slot, call, start, returned.as_ref().err());
+                }
+                returned.map(Some).map_err(NotReady::Refused)
+            }
         }
     }
 
-    /// Calls an instance, and notes the call where calls of hooks are recorded.
+    /// Whether calls of a hook are noted here. Events are noted with their deliveries.
     #[inline]
-    fn invoke(&self, slot: &Slot, instance: &dyn Instance, call: HookCall<'_>) -> Result<HookReply, HookError> {
-        if !self.records_hooks || matches!(call.hook(), Hook::OnEvent | Hook::AddonCredentials) {
-            return slot.call(instance, call);
-        }
-        let start = Instant::now();
-        let returned = slot.call(instance, call);
+    fn notes(&self, hook: Hook) -> bool {
+        self.records_hooks && !matches!(hook, Hook::OnEvent | Hook::AddonCredentials)
+    }
+
+    #[cold]
+    fn note(&self, slot: &Slot, call: HookCall<'_>, start: Instant, error: Option<&HookError>) {
         self.phases.note(Note {
             at: SystemTime::now(),
             event: Name::Hook(call.hook().name()),
@@ -261,13 +283,12 @@ impl Dispatcher {
             kind: ListenerKind::Plugin,
             listener: Arc::clone(slot.id()),
             attempt: 1,
-            status: returned.as_ref().err().map_or(ExecutionStatus::Success, status_of),
-            error: returned.as_ref().err().map(|error| error.message().to_owned()),
+            status: error.map_or(ExecutionStatus::Success, status_of),
+            error: error.map(|error| error.message().to_owned()),
             response: String::new(),
             took: start.elapsed(),
             delivery: None,
         });
-        returned
     }
 
     /// Records what listeners are told of hooks that went through. Durable on return.

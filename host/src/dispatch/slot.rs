@@ -148,12 +148,12 @@ impl Loader {
     }
 }
 
-/// Why a plugin takes no call.
+/// Why a call comes to nothing.
 pub(super) enum NotReady {
-    /// It is disabled, or needs settings.
+    /// It is disabled, needs settings, or refused or failed.
     Refused(HookError),
-    /// It can't be loaded; perhaps because it isn't what it was any more.
-    NotLoaded(HookError),
+    /// It was not asked: it can't be loaded or has no worker, perhaps because it isn't what it was any more.
+    NotBegun(HookError),
 }
 
 /// How far loading is.
@@ -386,7 +386,7 @@ impl Slot {
             }
             match &*loading {
                 Loading::Failed { at, failure } if at.elapsed() < RETRY => {
-                    return Err(NotReady::NotLoaded(HookError::not_loaded(hook, id, failure.clone())));
+                    return Err(NotReady::NotBegun(HookError::not_loaded(hook, id, failure.clone())));
                 }
                 Loading::Running => {
                     let left = deadline.saturating_duration_since(Instant::now());

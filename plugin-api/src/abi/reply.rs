@@ -8,13 +8,12 @@ use serde::de::DeserializeOwned;
 use super::types::*;
 use crate::{
     Decimal, ErrorKind, PluginError, Timestamp,
+    call::bounds,
     data::{UsageRecord, UsageSpec},
 };
 
 /// The longest message that is kept; the rest of a longer one is cut off.
 const LONGEST_MESSAGE: usize = 8 * 1024;
-/// The most that one answer may hold in all.
-const LARGEST_ANSWER: usize = 64 * 1024 * 1024;
 
 /// What a called side put into its reply.
 ///
@@ -70,14 +69,14 @@ impl Reply {
     }
 
     /// Takes an answer of `size` bytes, or turns the whole reply into a refusal.
-    fn accept(&mut self, size: usize, put: impl FnOnce(&mut Answer) -> Result<(), String>) {
+    fn accept(&mut self, size: usize, largest: usize, put: impl FnOnce(&mut Answer) -> Result<(), String>) {
         if self.refusal.is_some() {
             return;
         }
         let answer = self.answer.get_or_insert_default();
         answer.size = answer.size.saturating_add(size);
-        let put = if answer.size > LARGEST_ANSWER {
-            Err(format!("its answer is larger than {} MiB", LARGEST_ANSWER / 1024 / 1024))
+        let put = if answer.size > largest {
+            Err(format!("its answer is larger than {} MiB", largest / 1024 / 1024))
         } else {
             put(answer)
         };
@@ -143,7 +142,7 @@ unsafe extern "C" fn refuse(reply: Object, kind: u32, message: Text, retry_after
 unsafe extern "C" fn value(reply: Object, text: Text) {
     // SAFETY: as in `refuse`.
     let (reply, bytes) = unsafe { (with(reply), text.bytes().unwrap_or_default()) };
-    reply.accept(bytes.len(), |answer| {
+    reply.accept(bytes.len(), bounds::DOCUMENT, |answer| {
         answer.value = Some(bytes.to_vec());
         Ok(())
     });
@@ -154,7 +153,7 @@ unsafe extern "C" fn usage_spec(reply: Object, name: Text, description: Text) {
     let (reply, name, description) =
         unsafe { (with(reply), utf8(name, "unit name"), utf8(description, "unit description")) };
     let size = name.as_ref().map_or(0, |text| text.len()) + description.as_ref().map_or(0, |text| text.len());
-    reply.accept(size + size_of::<UsageSpec>(), |answer| {
+    reply.accept(size + size_of::<UsageSpec>(), bounds::USAGE, |answer| {
         answer.usage_specs.push(UsageSpec::new(name?, description?));
         Ok(())
     });
@@ -167,7 +166,7 @@ unsafe extern "C" fn usage_record(reply: Object, date: Text, unit: Text, amount:
     };
     let size =
         [&date, &unit, &amount].into_iter().flatten().map(|text| text.len()).sum::<usize>() + id.map_or(0, <[u8]>::len);
-    reply.accept(size + size_of::<UsageRecord>(), |answer| {
+    reply.accept(size + size_of::<UsageRecord>(), bounds::USAGE, |answer| {
         let date =
             Timestamp::new(date?.to_owned()).map_err(|error| format!("its usage record's date is wrong: {error}"))?;
         let amount =
@@ -184,7 +183,7 @@ unsafe extern "C" fn usage_record(reply: Object, date: Text, unit: Text, amount:
 unsafe extern "C" fn last_usage(reply: Object, date: Text) {
     // SAFETY: as in `refuse`.
     let (reply, date) = unsafe { (with(reply), utf8(date, "time of the last usage")) };
-    reply.accept(date.as_ref().map_or(0, |text| text.len()), |answer| {
+    reply.accept(date.as_ref().map_or(0, |text| text.len()), bounds::USAGE, |answer| {
         let date = Timestamp::new(date?.to_owned())
             .map_err(|error| format!("its time of the last usage is wrong: {error}"))?;
         answer.last_usage = Some(date);

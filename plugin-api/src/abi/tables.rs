@@ -11,11 +11,9 @@ use abi_stable::{prefix_type::WithMetadata, sabi_types::StaticRef};
 use super::types::*;
 use crate::{
     Json,
+    call::bounds,
     data::{AddonRequest, Asset, AssetChanges, Charge, Contract, Event, ObjectId, Offering, Order, User},
 };
-
-/// The most that the changes of one call may hold, what they replaced included.
-const LARGEST_CHANGES: usize = 16 * 1024 * 1024;
 
 /// A function that reads a field, as the tables hold it.
 macro_rules! get {
@@ -328,7 +326,7 @@ unsafe fn set(lent: Object, text: Text, json: bool, field: fn(&mut Changes) -> &
     }
     let changes = changes.get_or_insert_default();
     let grown = changes.size.saturating_add(text.len());
-    if grown > LARGEST_CHANGES {
+    if grown > bounds::CHANGES {
         return 2;
     }
     changes.size = grown;

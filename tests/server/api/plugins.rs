@@ -14,7 +14,9 @@ fn a_plugin_is_installed_upgraded_downgraded_switched_off_and_removed() {
     let first = package("1.0");
     let installed = server.upload(&first).is(201).json();
     assert_eq!((&installed["version"], &installed["warnings"]), (&json!("1.0"), &json!([])));
-    refused(server.upload(&first), 409, "version 1.0 of healthy is already installed");
+    assert_eq!(server.upload(&first).is(200).json()["unchanged"], true);
+    let differs = zip(&home, &Package::new("Healthy").version("1.0").with("more", b"added"));
+    refused(server.upload(&differs), 409, "version 1.0 of healthy is already installed");
     assert_eq!(server.upload(&package("2.0")).is(201).json()["previous"], "1.0");
     refused(server.upload(&package("1.5")), 409, "which is newer than 1.5");
     let put_package = |path: &str, package: &[u8]| send(&server, "PUT", path, "application/octet-stream", package);

@@ -31,7 +31,10 @@ use super::{
     folder,
     process::NO_ROOM,
     start::{serve_in_background, spawn},
-    wire::{Ask, Incoming, LARGEST_CALL, LARGEST_CHANGES, Load, PROTOCOL, Said, write_frame},
+    wire::{
+        Ask, Incoming, LARGEST_CALL, LARGEST_CHANGES, LARGEST_REFUSAL, Load, PROTOCOL, Said, largest_answer,
+        write_frame,
+    },
 };
 
 /// What a worker is started with.
@@ -228,7 +231,7 @@ impl Worker {
             Err(_) => return Err(worker.ended_at_start(Stage::Starting)),
         }
         loop {
-            match worker.hear(start.deadline, None) {
+            match worker.hear(start.deadline, None, LARGEST_REFUSAL) {
                 Ok(Said::Loading { process }) if worker.clock.is_none() => worker.clock = CpuClock::of(process),
                 Ok(Said::Constructing) => stage = Stage::Constructing,
                 Ok(Said::Ready { protocol: PROTOCOL, lacks }) => {
@@ -288,11 +291,12 @@ impl Worker {
         self.say(deadline, cpu.as_mut())?;
         let mut asked_back = false;
         loop {
-            let said = self.hear(deadline, cpu.as_mut()).map_err(|failure| match failure {
-                // It had begun.
-                Failure::GoneBefore if asked_back => Failure::Gone,
-                failure => failure,
-            });
+            let said =
+                self.hear(deadline, cpu.as_mut(), largest_answer(call.hook())).map_err(|failure| match failure {
+                    // It had begun.
+                    Failure::GoneBefore if asked_back => Failure::Gone,
+                    failure => failure,
+                });
             match said? {
                 Said::Done(answer) => {
                     let reply = HookReply::read(call.hook(), answer.get().as_bytes()).map_err(|error| {
@@ -369,8 +373,8 @@ impl Worker {
         Ok(())
     }
 
-    /// Hears one thing of the worker.
-    fn hear(&mut self, deadline: Instant, mut cpu: Option<&mut CpuLimit>) -> Result<Said, Failure> {
+    /// Hears one thing of the worker, of at most so many bytes.
+    fn hear(&mut self, deadline: Instant, mut cpu: Option<&mut CpuLimit>, largest: usize) -> Result<Said, Failure> {
         let (calls, read_limit) = (&self.calls, &mut self.read_limit);
         let mut too_much_cpu = false;
         let mut next_look = None;
@@ -406,7 +410,7 @@ impl Worker {
                 }
             }
         };
-        let frame = self.incoming.frame(read, LARGEST_CALL);
+        let frame = self.incoming.frame(read, largest);
         let said = match frame {
             Ok(Some(json)) => serde_json::from_slice(json)
                 .map_err(|error| Failure::Nonsense(format!("its worker said what can't be understood: {error}"))),

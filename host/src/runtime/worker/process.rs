@@ -26,8 +26,8 @@ use super::{
         supervisor,
     },
     wire::{
-        Asked, Incoming, LARGEST_CALL, LARGEST_SERVICE, LONGEST_LINE, Load, PROTOCOL, Said, Served, Service, cut,
-        receive, send,
+        Asked, Incoming, LARGEST_CALL, LARGEST_REFUSAL, LARGEST_SERVICE, LONGEST_LINE, LONGEST_MESSAGE, Load, PROTOCOL,
+        Said, Served, Service, cut, largest_answer, receive, send,
     },
 };
 
@@ -47,7 +47,8 @@ pub(crate) fn run(host: u32) -> io::Result<()> {
     let plugin = match prepare(load, services, &mut connection) {
         Ok(plugin) => plugin,
         Err(NotReady { message, needs_settings }) => {
-            return connection.say(&Said::NotReady { message, needs_settings });
+            let message = cut(&message, LONGEST_MESSAGE).to_owned();
+            return connection.say(&Said::NotReady { message, needs_settings }, LARGEST_REFUSAL);
         }
     };
     connection.serve(&plugin)?;
@@ -87,9 +88,9 @@ fn prepare(load: Load, services: UnixStream, connection: &mut Connection) -> Res
     let bounds = Bounds { limits: &load.limits, package: &load.package_folder, folder: &load.folder };
     let lacks = confine(&bounds)?;
     // While no code of the plugin's has run: later it could say anything.
-    connection.say(&Said::Loading { process: process::id() })?;
+    connection.say(&Said::Loading { process: process::id() }, LARGEST_REFUSAL)?;
     let library = Library::open(&load.library, &load.module)?;
-    connection.say(&Said::Constructing)?;
+    connection.say(&Said::Constructing, LARGEST_REFUSAL)?;
     let services = RemoteServices {
         plugin: load.plugin,
         settings: load.settings,
@@ -101,7 +102,7 @@ fn prepare(load: Load, services: UnixStream, connection: &mut Connection) -> Res
         // A constructor that panics is a fault of the plugin's; one that returns an error asks for other settings.
         needs_settings: !error.is_panic(),
     })?;
-    connection.say(&Said::Ready { protocol: PROTOCOL, lacks })?;
+    connection.say(&Said::Ready { protocol: PROTOCOL, lacks }, LARGEST_REFUSAL)?;
     Ok(instance)
 }
 
@@ -112,12 +113,12 @@ struct Connection {
 }
 
 impl Connection {
-    fn say(&mut self, said: &Said) -> io::Result<()> {
-        match send(&mut self.socket, said, LARGEST_CALL) {
+    fn say(&mut self, said: &Said, largest: usize) -> io::Result<()> {
+        match send(&mut self.socket, said, largest) {
             // The host takes no larger answer; it gets the reason instead.
             Err(error) if error.kind() == io::ErrorKind::Other => {
                 let refused = Said::Refused(PluginError::internal(format!("its answer can't be sent: {error}")).into());
-                send(&mut self.socket, &refused, LARGEST_CALL)
+                send(&mut self.socket, &refused, LARGEST_REFUSAL)
             }
             sent => sent,
         }
@@ -126,12 +127,12 @@ impl Connection {
     /// Answers calls until the host closes the socket.
     fn serve(&mut self, plugin: &LoadedInstance) -> io::Result<()> {
         while let Some(asked) = receive(&mut self.incoming, &mut self.socket, LARGEST_CALL)? {
-            let said = match asked {
-                Asked::Call { hook, objects } => self.call(plugin, hook, *objects),
+            let (said, largest) = match asked {
+                Asked::Call { hook, objects } => (self.call(plugin, hook, *objects), largest_answer(hook)),
                 Asked::Contracts(_) => return Err(io::Error::other("contracts that nobody asked for")),
             };
             self.incoming.shrink();
-            self.say(&said)?;
+            self.say(&said, largest)?;
         }
         Ok(())
     }
@@ -158,7 +159,7 @@ impl Connection {
     }
 
     fn fetch_contracts(&mut self) -> io::Result<Vec<Contract>> {
-        self.say(&Said::NeedContracts)?;
+        self.say(&Said::NeedContracts, LARGEST_REFUSAL)?;
         match receive(&mut self.incoming, &mut self.socket, LARGEST_CALL)? {
             Some(Asked::Contracts(contracts)) => Ok(contracts),
             _ => Err(io::ErrorKind::UnexpectedEof.into()),

@@ -8,7 +8,7 @@ use std::{
 
 use billhook_plugin_api::{
     ErrorKind, Hook, PluginError,
-    call::{HookObjects, WithoutContracts},
+    call::{HookObjects, HookReply, WithoutContracts},
     data::Contract,
 };
 use serde::{Deserialize, Serialize};
@@ -20,8 +20,10 @@ use crate::package::ModuleInfo;
 /// The version of the protocol. A worker of another one is refused.
 pub(super) const PROTOCOL: u32 = 1;
 
-/// The most bytes of a frame on the socket of calls.
+/// The most bytes of a frame that a host sends on the socket of calls.
 pub(super) const LARGEST_CALL: usize = 80 * 1024 * 1024;
+/// The most bytes of a frame that a worker sends on the socket of calls where the hook may return little.
+pub(super) const LARGEST_REFUSAL: usize = 1024 * 1024;
 /// The most that the changes of a call may hold, as in the process of the host.
 pub(super) const LARGEST_CHANGES: usize = 16 * 1024 * 1024;
 /// The most bytes of a frame on the socket of services.
@@ -103,11 +105,12 @@ const KINDS: [ErrorKind; 7] = [
 ];
 
 /// The most of a message that is kept.
-const LONGEST_MESSAGE: usize = 8 * 1024;
+pub(super) const LONGEST_MESSAGE: usize = 8 * 1024;
 
 impl From<PluginError> for Refusal {
     fn from(error: PluginError) -> Self {
         let message = error.message();
+        let message = cut(message, LONGEST_MESSAGE);
         let message = if error.is_panic() { format!("the plugin {message}") } else { message.to_owned() };
         let retry_after_ms = error.retry_after().map(|delay| u64::try_from(delay.as_millis()).unwrap_or(u64::MAX));
         Refusal { kind: error.kind().name().to_owned(), message, retry_after_ms }
@@ -123,6 +126,12 @@ impl From<Refusal> for PluginError {
             None => error,
         }
     }
+}
+
+/// The most bytes of a frame that a worker answers a call of a hook with: what the hook can return, or a refusal.
+pub(super) fn largest_answer(hook: Hook) -> usize {
+    const NAMES: usize = 64;
+    (HookReply::largest(hook) + NAMES).max(LARGEST_REFUSAL)
 }
 
 /// The beginning of a text, at most so many bytes.
