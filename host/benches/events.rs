@@ -1,5 +1,5 @@
 //! Events: recording them against bare transactions of the same rows, delivering them against a bare loop of HTTP calls, the delay
-//! of a healthy handler beside one that hangs, and what a note in the execution log costs who calls a hook.
+//! of a healthy handler beside one that hangs, alone and beside thousands of deliveries that wait for that one, and what a note in the execution log costs who calls a hook.
 #![allow(clippy::print_stdout, reason = "a benchmark prints")]
 
 mod support;
@@ -221,6 +221,45 @@ fn delays(hangs: bool) -> (f64, f64) {
     (delays[delays.len() / 2], delays[delays.len() * 99 / 100])
 }
 
+/// How long recording an event takes while others wait for a handler that hangs, each of another object: median and 99 of 100 in
+/// milliseconds, and from before it until the healthy handler has it.
+fn beside_waiting(waiting: i64) -> [f64; 4] {
+    const EVENTS: i64 = 400;
+    let seen: Arc<Mutex<HashMap<i64, Instant>>> = Arc::default();
+    let url = server(Arc::clone(&seen));
+    let folder = tempfile::tempdir_in(std::env::current_dir().expect("there is one")).expect("a folder");
+    let host = Host::open(folder.path().join("home")).expect("opens");
+    listening(&host, "hangs", &url);
+    let events: Vec<NewEvent> = (0..waiting).map(|object| event(EVENTS + object)).collect();
+    for events in events.chunks(1000) {
+        host.emit_all(events).expect("recorded");
+    }
+    listening(&host, "good", &url);
+    host.start_deliveries().expect("started");
+    let (mut emitted, mut took) = (HashMap::new(), Vec::new());
+    for object in 0..EVENTS {
+        let start = Instant::now();
+        emitted.insert(object, start);
+        host.emit(&event(object)).expect("recorded");
+        took.push(start.elapsed().as_secs_f64() * 1e3);
+        thread::sleep(Duration::from_millis(5));
+    }
+    while seen.lock().expect("sound").len() < EVENTS as usize {
+        thread::sleep(Duration::from_millis(10));
+    }
+    let seen = seen.lock().expect("sound").clone();
+    host.stop_deliveries(Duration::ZERO);
+    let mut delays: Vec<f64> =
+        emitted.iter().map(|(object, at)| seen[object].duration_since(*at).as_secs_f64() * 1e3).collect();
+    [&mut took, &mut delays].iter_mut().for_each(|times| times.sort_by(f64::total_cmp));
+    [&took, &delays]
+        .iter()
+        .flat_map(|times| [times[times.len() / 2], times[times.len() * 99 / 100]])
+        .collect::<Vec<_>>()
+        .try_into()
+        .expect("four numbers")
+}
+
 /// What a note in the execution log costs who calls a hook: the medians of a call without and with it, in nanoseconds.
 fn noting() {
     // No more notes than the queue holds, so that none is dropped.
@@ -257,6 +296,9 @@ fn noting() {
     );
 }
 
+/// So many deliveries wait.
+const WAITING: [i64; 4] = [0, 1_000, 15_000, 60_000];
+
 fn main() {
     billhook::run_child_process();
     recording();
@@ -265,5 +307,12 @@ fn main() {
     println!(
         "from emit to the healthy handler: {alone:.2} ms (p99 {worst:.2}); beside one that hangs {beside:.2} ms (p99 {worst_beside:.2})"
     );
+    for waiting in WAITING {
+        let [emit, worst_emit, delay, worst_delay] = beside_waiting(waiting);
+        println!(
+            "beside {waiting} that wait for a handler that hangs: recorded in {emit:.2} ms (p99 {worst_emit:.2}), with the \
+             healthy handler after {delay:.2} ms (p99 {worst_delay:.2})"
+        );
+    }
     noting();
 }

@@ -62,7 +62,7 @@ impl Lanes {
 
     /// Takes deliveries for all lanes that have room.
     pub(super) fn fill(&self, shared: &Arc<Shared>) -> Result<(), LedgerError> {
-        for listener in shared.ledger.due_listeners()? {
+        for listener in shared.ledger.ready_listeners()? {
             // A listener that doesn't take any now keeps them; one that never will gets them, to be given up.
             if attempt::takes(&shared.dispatcher, &listener) == Some(false) {
                 continue;
@@ -71,7 +71,8 @@ impl Lanes {
                 let queued = self.lane(&listener).lock().queue.len();
                 if queued > LONGEST_LANE / 2 { 0 } else { LONGEST_LANE - queued }
             };
-            if room > 0 {
+            // A full lane isn't looked at: that would walk over all that it holds.
+            if room > 0 && shared.ledger.is_due(&listener)? {
                 let lapses = shared.lapses();
                 let held = shared.ledger.take(&listener, &shared.holder, shared.until(), room)?;
                 self.put(shared, held, lapses);

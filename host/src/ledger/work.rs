@@ -64,29 +64,35 @@ fn held(row: &Row<'_>) -> rusqlite::Result<Held> {
 }
 
 impl Ledger {
-    /// The listeners that have deliveries that may run.
-    pub(crate) fn due_listeners(&self) -> Result<Vec<Listener>, LedgerError> {
-        let now = self.now()?;
+    /// The listeners for which deliveries wait that nobody has to wait for. Takes as long as there are listeners, however much waits
+    /// for each.
+    pub(crate) fn ready_listeners(&self) -> Result<Vec<Listener>, LedgerError> {
         let connection = self.reader()?;
         let mut found: Vec<Listener> = Vec::new();
-        // From one listener to the next in the index: what any of them has waiting is not looked at.
+        // From the end of one listener in the index to the next. SQLite looks for what is larger by walking on from what is equal,
+        // so the end is named by a time that no delivery has.
         let mut next = connection.prepare_cached(
-            "SELECT kind, listener FROM delivery WHERE state = 0 AND (kind, listener) > (?1, ?2)
-             ORDER BY kind, listener LIMIT 1",
+            "SELECT kind, listener FROM delivery WHERE state = 0 AND (kind, listener, due) > (?1, ?2, ?3)
+             ORDER BY kind, listener, due LIMIT 1",
         )?;
+        let (mut kind, mut name) = (String::new(), String::new());
+        loop {
+            let mut rows = next.query(params![kind, name, i64::MAX])?;
+            let Some(row) = rows.next()? else { return Ok(found) };
+            (kind, name) = (row.get(0)?, row.get(1)?);
+            found.push(Listener { kind: ListenerKind::parse(&kind), name: name.clone() });
+        }
+    }
+
+    /// Whether a listener has deliveries that may run and that nobody holds.
+    pub(crate) fn is_due(&self, listener: &Listener) -> Result<bool, LedgerError> {
+        let now = self.now()?;
+        let connection = self.reader()?;
         let mut is_due = connection.prepare_cached(
             "SELECT EXISTS (SELECT 1 FROM delivery WHERE state = 0 AND kind = ?1 AND listener = ?2 AND due <= ?3
                             AND held_until <= ?4)",
         )?;
-        let (mut kind, mut name) = (String::new(), String::new());
-        loop {
-            let mut rows = next.query([&kind, &name])?;
-            let Some(row) = rows.next()? else { return Ok(found) };
-            (kind, name) = (row.get(0)?, row.get(1)?);
-            if is_due.query_row(params![kind, name, now, steady_ms()], |row| row.get(0))? {
-                found.push(Listener { kind: ListenerKind::parse(&kind), name: name.clone() });
-            }
-        }
+        Ok(is_due.query_row(params![listener.kind.name(), listener.name, now, steady_ms()], |row| row.get(0))?)
     }
 
     /// Takes deliveries of a listener, the ones that are due for longest first.
@@ -216,5 +222,78 @@ impl Ledger {
         ))?;
         let rows = statement.query_map([holder], held)?;
         Ok(rows.collect::<Result<_, _>>()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    };
+
+    use super::*;
+    use crate::{events::NewEvent, ledger::Record};
+
+    fn listener(name: &str) -> Listener {
+        Listener { kind: ListenerKind::Handler, name: name.to_owned() }
+    }
+
+    fn record(ledger: &Ledger, name: &str, objects: std::ops::Range<i64>) {
+        let record =
+            |object| Record { event: NewEvent::new("clients.create").about(object), listeners: vec![listener(name)] };
+        ledger.emit(objects.map(record).collect()).expect("recorded");
+    }
+
+    /// How many steps of SQLite's machine something takes.
+    fn steps(ledger: &Ledger, run: impl FnOnce()) -> u64 {
+        let count = Arc::new(AtomicU64::new(0));
+        let counts = |connection: &mut rusqlite::Connection, is_on: bool| {
+            let counted = Arc::clone(&count);
+            let step = move || {
+                counted.fetch_add(1, Ordering::Relaxed);
+                false
+            };
+            connection.progress_handler(1, is_on.then_some(step)).expect("set");
+        };
+        let all = |is_on| {
+            let mut writer = ledger.writer().expect("open");
+            counts(&mut writer.durable, is_on);
+            counts(&mut writer.quick, is_on);
+            drop(writer);
+            counts(&mut ledger.reader().expect("open"), is_on);
+        };
+        all(true);
+        run();
+        all(false);
+        count.load(Ordering::Relaxed)
+    }
+
+    #[test]
+    fn what_waits_for_one_listener_costs_the_others_nothing() {
+        let costs = [10, 10_000].map(|waiting| {
+            let home = tempfile::tempdir().expect("a folder");
+            let ledger = Ledger::new(home.path());
+            for name in ["hangs", "behind"] {
+                record(&ledger, name, 0..waiting);
+            }
+            record(&ledger, "good", 0..1);
+            ledger.take(&listener("hangs"), "host", steady_ms() + 60_000, 256).expect("taken");
+            let take = |until| ledger.take(&listener("good"), "host", until, 256).expect("taken");
+            let settle = |held: Vec<Held>| {
+                let settled = |held| Settled { held, verdict: Verdict::Done };
+                let all: Vec<Settled> = held.into_iter().map(settled).collect();
+                ledger.settle("host", Some(steady_ms() + 60_000), &all).expect("settled");
+            };
+            [
+                steps(&ledger, || drop(ledger.ready_listeners().expect("found"))),
+                steps(&ledger, || assert!(ledger.is_due(&listener("good")).expect("found"))),
+                steps(&ledger, || record(&ledger, "good", 1..2)),
+                steps(&ledger, || settle(take(steady_ms() + 60_000))),
+            ]
+        });
+        for (few, many) in costs[0].into_iter().zip(costs[1]) {
+            assert!(few > 0 && many <= few, "{costs:?}");
+        }
     }
 }
