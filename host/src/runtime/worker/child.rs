@@ -27,6 +27,7 @@ use super::{
         ChildProgram, PluginServices, child as process,
         trial::{Errors, Stage, how_it_ended, keep_errors},
     },
+    cgroup::Cgroup,
     cpu::{CpuClock, CpuLimit},
     folder,
     process::NO_ROOM,
@@ -103,6 +104,8 @@ pub(super) struct Process {
     /// Its own folder, which goes with it.
     folder: PathBuf,
     _folder_lock: File,
+    /// Its control group, where it has one.
+    cgroup: Option<Cgroup>,
 }
 
 /// A child, and whether its number may be another process's by now.
@@ -172,6 +175,9 @@ impl Process {
 
     /// How it ended, with the last lines that it wrote; to be asked when it ended.
     pub(super) fn end_of(&self, status: Option<ExitStatus>) -> String {
+        if let Some(problem) = self.cgroup.as_ref().and_then(Cgroup::problem) {
+            return problem;
+        }
         match status {
             Some(status) => how_it_ended(status, &self.errors.text()),
             None => "its process ended".to_owned(),
@@ -199,6 +205,10 @@ impl Worker {
             failed(error)
         })?;
         let mut child: Child = child;
+        let cgroup = Cgroup::make(start.load.limits.memory_mb);
+        if let Some(cgroup) = &cgroup {
+            cgroup.add(child.id());
+        }
         let errors = match keep_errors(child.stderr.take()) {
             Ok(errors) => errors,
             Err(error) => {
@@ -209,7 +219,8 @@ impl Worker {
             }
         };
         let held = Held { child, is_reaped: false };
-        let process = Process { child: Mutex::new(held), errors, folder: folder.clone(), _folder_lock: folder_lock };
+        let process =
+            Process { child: Mutex::new(held), errors, folder: folder.clone(), _folder_lock: folder_lock, cgroup };
         let mut worker = Worker {
             process: Some(Arc::new(process)),
             clock: None,
@@ -232,7 +243,13 @@ impl Worker {
         }
         loop {
             match worker.hear(start.deadline, None, LARGEST_REFUSAL) {
-                Ok(Said::Loading { process }) if worker.clock.is_none() => worker.clock = CpuClock::of(process),
+                Ok(Said::Loading { process }) if worker.clock.is_none() => {
+                    worker.clock = CpuClock::of(process);
+                    // It may have been started before the one that started it was put there.
+                    if let Some(cgroup) = worker.process.as_ref().and_then(|process| process.cgroup.as_ref()) {
+                        cgroup.add(process);
+                    }
+                }
                 Ok(Said::Constructing) => stage = Stage::Constructing,
                 Ok(Said::Ready { protocol: PROTOCOL, lacks }) => {
                     for lacking in lacks {

@@ -4,6 +4,7 @@
 //! call at a time. One that crashes, hangs or talks nonsense is ended, with everything that it started, and the next call
 //! gets another.
 
+mod cgroup;
 mod child;
 mod cpu;
 mod folder;
