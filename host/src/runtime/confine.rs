@@ -231,6 +231,8 @@ const NEVER: &[i64] = &[
     libc::SYS_move_mount,
     libc::SYS_open_tree,
     libc::SYS_fsopen,
+    libc::SYS_fspick,
+    libc::SYS_fsconfig,
     libc::SYS_fsmount,
     libc::SYS_mount_setattr,
     libc::SYS_open_by_handle_at,
@@ -250,6 +252,7 @@ const NEVER: &[i64] = &[
     libc::SYS_swapoff,
     libc::SYS_acct,
     libc::SYS_quotactl,
+    libc::SYS_quotactl_fd,
     libc::SYS_settimeofday,
     libc::SYS_clock_settime,
     libc::SYS_clock_adjtime,
@@ -272,6 +275,16 @@ const NEVER: &[i64] = &[
     libc::SYS_msgsnd,
     libc::SYS_msgrcv,
     libc::SYS_msgctl,
+    // Nor are these queues files that Landlock knows of; and they outlive who made them.
+    libc::SYS_mq_open,
+    libc::SYS_mq_unlink,
+    // Where the memory of the user's other processes lies.
+    libc::SYS_move_pages,
+    libc::SYS_migrate_pages,
+    libc::SYS_process_mrelease,
+    // All files of the machine, at once: everybody waits for that.
+    libc::SYS_sync,
+    libc::SYS_syncfs,
     // Memory that is a file counts for no process.
     libc::SYS_memfd_create,
     libc::SYS_memfd_secret,
@@ -321,10 +334,12 @@ fn confine_calls(limits: &WorkerLimits) -> Result<bool, String> {
     refused.insert(libc::SYS_rt_sigqueueinfo, to_others(0)?);
     refused.insert(libc::SYS_rt_tgsigqueueinfo, to_others(0)?);
     refused.insert(libc::SYS_tkill, Vec::new());
-    // Nor signals by way of a file's owner; and a pipe holds what pipes hold by default.
-    let commands: [i32; 4] = [libc::F_SETOWN, F_SETSIG, F_SETOWN_EX, libc::F_SETPIPE_SZ];
+    // Nor signals by way of a file's owner; a pipe holds what pipes hold by default; and a lease on a file of the package would hold up
+    // who opens it, as a mark would change it for everybody.
+    let commands: [i32; 6] =
+        [libc::F_SETOWN, F_SETSIG, F_SETOWN_EX, libc::F_SETPIPE_SZ, libc::F_SETLEASE, libc::F_NOTIFY];
     refused.insert(libc::SYS_fcntl, any(1, commands.iter().map(|command| u64::from(command.unsigned_abs())))?);
-    refused.insert(libc::SYS_ioctl, any(1, [FIOSETOWN, SIOCSPGRP, TIOCSTI, TIOCLINUX].into_iter())?);
+    refused.insert(libc::SYS_ioctl, any(1, REQUESTS.into_iter())?);
     refused.insert(libc::SYS_sched_setaffinity, vec![rule(vec![argument(0, Ne, 0)?])?]);
     // Memory that is shared counts for no process either.
     let shared = (libc::MAP_SHARED | libc::MAP_ANONYMOUS) as u64;
@@ -393,10 +408,23 @@ fn confine_calls(limits: &WorkerLimits) -> Result<bool, String> {
 /// Commands and requests that the library doesn't name.
 const F_SETSIG: i32 = 10;
 const F_SETOWN_EX: i32 = 15;
-const FIOSETOWN: u64 = 0x8901;
-const SIOCSPGRP: u64 = 0x8902;
-const TIOCSTI: u64 = 0x5412;
-const TIOCLINUX: u64 = 0x541c;
+const REQUESTS: [u64; 12] = [
+    // FIOSETOWN and SIOCSPGRP: whom a file sends signals; TIOCSTI and TIOCLINUX: what is typed at a terminal.
+    0x8901,
+    0x8902,
+    0x5412,
+    0x541c,
+    // FS_IOC_SETFLAGS in two sizes, FS_IOC_FSSETXATTR and FS_IOC_SETVERSION in two sizes: marks of a file that may only be read.
+    0x4008_6602,
+    0x4004_6602,
+    0x401c_5820,
+    0x4008_7602,
+    0x4004_7602,
+    // FS_IOC_SET_ENCRYPTION_POLICY, FS_IOC_ENABLE_VERITY and FIDEDUPERANGE: what a file is kept as.
+    0x800c_6613,
+    0x4080_6685,
+    0xc018_9436,
+];
 
 /// Refuses to make files and folders that run as their owner or group whoever starts them, or in which nobody deletes what is
 /// another's.
