@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::support::{BILLHOOK, Home, Killed, Package, Run, Server, asset, order, run, wait_for};
+use crate::support::{BILLHOOK, Home, Killed, Package, Run, Server, asset, order, run, skip, wait_for};
 
 fn set(path: impl AsRef<Path>, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("set");
@@ -192,7 +192,7 @@ fn whatever_the_operator_said_others_and_groups_of_others_write_to_no_home() {
     fs::remove_file(home.path().join("config.toml")).expect("removed");
     home.run(&["listplugins"]).failed_with(&["chmod go-w"]);
     if !rustix::process::geteuid().is_root() {
-        eprintln!("in part: this user can give nothing to another group");
+        skip("this user can give nothing to another group");
         return;
     }
     chown(home.path(), None, Some(54_321)).expect("given");
@@ -350,7 +350,7 @@ fn a_home_of_another_user_who_lets_it_be_read_can_be_looked_at() {
         .args(["--reuid=65534", "--regid=65534", "--clear-groups", BILLHOOK, "--version"])
         .output();
     if !may.is_ok_and(|output| output.status.success()) {
-        eprintln!("skipped: this user can run nothing as another");
+        skip("this user can run nothing as another");
         return;
     }
     let home = Home::new();

@@ -310,7 +310,7 @@ fn json_that_is_deep_huge_or_broken_is_taken_or_refused_and_never_a_failure() {
         (sound.replace("asset-1", "\\ud800"), 400),
         (sound.replace("asset-1", "\u{1}"), 400),
         (with("\"product_spec\": NaN"), 400),
-        (format!("\u{feff}{sound}"), 400),
+        (format!("\u{feff}{sound}"), 415),
         (format!("{sound}{sound}"), 400),
     ] {
         let answer = server.request("POST", ACQUISITION, &headers, body.as_bytes());

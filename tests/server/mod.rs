@@ -9,6 +9,7 @@ mod crowds;
 /// Requests that mean harm: none gets in, none takes the server down.
 mod hostile;
 /// The page, as a client of HTTP sees it: sessions, forms, and what they refuse.
+mod media;
 mod page;
 /// The protocol of add-on platforms, row by row.
 mod provisioning;

@@ -77,8 +77,23 @@ fn behind_a_proxy_that_speaks_tls_it_says_what_browsers_have_to_know() {
         let headers = [("authorization", "Bearer billhook_0_wrong"), ("x-forwarded-for", peer)];
         server.request("GET", "/api/v1/plugins", &headers, b"").status
     };
-    let refused = (0..100).map(|_| guess("10.0.0.9, 10.0.0.1")).find(|status| *status != 401);
-    assert_eq!((refused, guess("10.0.0.1, 10.0.0.2")), (Some(429), 401));
+    for (guesser, another) in [
+        ("10.0.0.9, 10.0.0.1", "10.0.0.1, 10.0.0.2"),
+        ("10.0.1.1:51234", "10.0.1.2:51234"),
+        ("\"[2001:db8:1::1]:51234\"", "\"[2001:db8:2::1]:51234\""),
+        ("2001:db8:3::1", "2001:db8:4::1"),
+    ] {
+        let refused = (0..100).map(|_| guess(guesser)).find(|status| *status != 401);
+        assert_eq!((refused, guess(another)), (Some(429), 401), "{guesser}");
+    }
+    // The port changes with each connection.
+    let refused = (0..100).map(|port| guess(&format!("10.0.2.1:{}", 50_000 + port))).find(|status| *status != 401);
+    assert_eq!(refused, Some(429));
+    // What is no address is the proxy, and told.
+    let refused = (0..100).map(|_| guess("unknown")).find(|status| *status != 401);
+    assert_eq!(refused, Some(429));
+    let log = std::fs::read_to_string(home.folder().join("server.log")).expect("readable");
+    assert_eq!(log.matches("X-Forwarded-For says").count(), 1, "{log}");
 }
 
 #[test]

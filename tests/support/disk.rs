@@ -86,6 +86,12 @@ impl SmallDisk {
     }
 }
 
+/// Tells what a test can't try here.
+#[expect(clippy::print_stderr, reason = "it is told to whoever runs the tests")]
+pub(crate) fn skip(what: &str) {
+    eprintln!("skipped: {what}");
+}
+
 impl Home {
     /// A home on a small disk of its own; `None`, told on standard error, where this user can make none.
     pub(crate) fn on_small_disk(options: &str) -> Option<Self> {
@@ -101,7 +107,7 @@ impl Home {
         builder.recursive(true).create(&folder).expect("made");
         home.disk = SmallDisk::at(&folder, &format!("mode=700,{options}"));
         if home.disk.is_none() {
-            eprintln!("skipped: this user can mount no disk");
+            skip("this user can mount no disk");
         }
         home.disk.is_some().then_some(home)
     }

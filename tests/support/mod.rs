@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 pub(crate) use browser::Browser;
-pub(crate) use disk::SmallDisk;
+pub(crate) use disk::{SmallDisk, skip};
 pub(crate) use handler_server::{Call, HandlerServer, Reply};
 pub(crate) use raw_zip::{Entry, RawZip};
 pub(crate) use server::{Answer, Server, token};

@@ -21,7 +21,11 @@ use tokio::{
     time::timeout,
 };
 
-use super::{problem::Problem, state::App};
+use super::{
+    media::{check_begin, check_text},
+    problem::Problem,
+    state::App,
+};
 
 /// A request's body as it is lent to whoever answers the request. It comes back when they leave it unread.
 struct Lent {
@@ -114,24 +118,29 @@ impl Rest {
     }
 }
 
-/// Whether a request's body is of a media type.
-pub(super) fn is_of_type(headers: &HeaderMap, expected: &str) -> bool {
-    let Some(value) = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()) else { return false };
-    value.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(expected)
+/// The media type of forms.
+const FORM: &str = "application/x-www-form-urlencoded";
+
+/// Reads JSON: what is declared as that, no more bytes and no longer than the options say.
+pub(super) async fn read_json(app: &App, headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
+    read_text(app, headers, "application/json", body, app.options.body_kb.saturating_mul(1024)).await
 }
 
-/// Reads a body: no more bytes and no longer than the options say.
-pub(super) async fn read(app: &App, body: Body) -> Result<Bytes, Problem> {
-    read_at_most(app, body, app.options.body_kb.saturating_mul(1024)).await
+/// Reads a form.
+pub(super) async fn read_form(app: &App, headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
+    read_text(app, headers, FORM, body, app.options.body_kb.saturating_mul(1024)).await
 }
 
 /// Reads the form of somebody who is unknown as yet: a few fields, and no room for more.
-pub(super) async fn read_form(app: &App, headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
-    if !is_of_type(headers, "application/x-www-form-urlencoded") {
-        let detail = "the body has to be declared as Content-Type: application/x-www-form-urlencoded";
-        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
-    }
-    read_at_most(app, body, 64 * 1024).await
+pub(super) async fn read_small_form(app: &App, headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
+    read_text(app, headers, FORM, body, 64 * 1024).await
+}
+
+async fn read_text(app: &App, headers: &HeaderMap, kind: &str, body: Body, most: usize) -> Result<Bytes, Problem> {
+    check_text(headers, kind)?;
+    let bytes = read_at_most(app, body, most).await?;
+    check_begin(&bytes)?;
+    Ok(bytes)
 }
 
 async fn read_at_most(app: &App, body: Body, most: usize) -> Result<Bytes, Problem> {
@@ -167,11 +176,7 @@ pub(super) struct JsonBody<T>(pub(super) T);
 /// The bytes of a body that is declared as JSON.
 async fn json(request: Request, app: &App) -> Result<Bytes, Problem> {
     let (parts, body) = request.into_parts();
-    if !is_of_type(&parts.headers, "application/json") {
-        let detail = "the body has to be declared as Content-Type: application/json";
-        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
-    }
-    read(app, body).await
+    read_json(app, &parts.headers, body).await
 }
 
 impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {

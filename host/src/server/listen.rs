@@ -196,6 +196,8 @@ async fn speak(
         async move { Ok::<_, Infallible>(answer.await) }
     });
     let served = http1::Builder::new()
+        // Who has sent all that they want to say may still want to hear the answer.
+        .half_close(true)
         .timer(TokioTimer::new())
         // Also the longest that a connection is kept that asks for nothing.
         .header_read_timeout(head)

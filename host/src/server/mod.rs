@@ -10,6 +10,7 @@ mod body;
 mod connections;
 mod failures;
 mod listen;
+mod media;
 mod metrics;
 mod operation;
 mod options;

@@ -48,6 +48,8 @@ pub(super) struct Body {
     challenge: Option<&'static str>,
     #[serde(skip)]
     retry_after: Option<u64>,
+    #[serde(skip)]
+    accepts_no_encoding: bool,
 }
 
 impl Body {
@@ -71,6 +73,7 @@ impl Problem {
             more: Map::new(),
             challenge: None,
             retry_after: None,
+            accepts_no_encoding: false,
         }))
     }
 
@@ -105,6 +108,12 @@ impl Problem {
 
     fn after(mut self, seconds: Option<u64>) -> Self {
         self.0.retry_after = seconds;
+        self
+    }
+
+    /// A body was encoded, and none that is gets taken (RFC 9110, section 15.5.16).
+    pub(super) fn accepting_no_encoding(mut self) -> Self {
+        self.0.accepts_no_encoding = true;
         self
     }
 
@@ -160,6 +169,9 @@ impl IntoResponse for Problem {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if let Some(challenge) = body.challenge {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        }
+        if body.accepts_no_encoding {
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
         if let Some(seconds) = body.retry_after {
             headers.insert(header::RETRY_AFTER, seconds.into());

@@ -1,6 +1,6 @@
 //! Add-on provisioning over HTTP, as cloudControl's and Heroku's platforms speak it.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use axum::{
     Json,
@@ -16,19 +16,21 @@ use billhook_plugin_api::{
     json_tree::{JsonKind, JsonNode, JsonTree},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use super::{
-    body::{is_of_type, read, read_form},
+    body::{read_json, read_small_form},
     connections,
     operation::{Api, Operation, operation},
     problem::{Message, Problem, Refusal},
-    request::{self, Peer},
+    request::{self, Parameters, Peer},
     state::App,
 };
 use crate::{DiskTrouble, Host, ProvisioningError, SignOnRequest};
 
 const TAG: &str = "add-ons";
+const SIGNS_ON: &str = "The token is the hexadecimal SHA-1 of id:salt:timestamp.";
+const SIGNED_ON: &str = "to where the add-on shows the resource, with the cookie heroku-nav-data";
 const BASIC: &str = "Basic realm=\"billhook\", charset=\"UTF-8\"";
 
 /// What a platform asks for. It may send more, which the add-on sees in the whole body.
@@ -164,16 +166,31 @@ pub(super) fn add_to(api: &mut Api) {
                 .answers_platforms(),
             delete,
         );
+        api.add(
+            operation(Method::GET, path(end), None, TAG, "A platform's link to see a resource")
+                .describe("Its query has the fields of a sign-on but the id, which is in the path.")
+                .answers_plain(302, SIGNED_ON)
+                .answers_signed_on(),
+            follow_to_resource,
+        );
     }
     let sign_on_path: &'static str = Box::leak(options.sign_on_path.into_boxed_str());
     for path in [sign_on_path, Box::leak(format!("{sign_on_path}/").into_boxed_str())] {
         api.add(
             operation(Method::POST, path, None, TAG, "A platform sends somebody to see their resource")
-                .describe("The token is the hexadecimal SHA-1 of id:salt:timestamp.")
+                .describe(SIGNS_ON)
                 .takes_form::<SignOnForm>()
-                .answers_plain(302, "to where the add-on shows the resource, with the cookie heroku-nav-data")
+                .answers_plain(302, SIGNED_ON)
                 .answers_signed_on(),
             sign_on,
+        );
+        api.add(
+            operation(Method::GET, path, None, TAG, "A platform's link to see a resource, by its id")
+                .describe(SIGNS_ON)
+                .query::<SignOnForm>()
+                .answers_plain(302, SIGNED_ON)
+                .answers_signed_on(),
+            follow,
         );
     }
 }
@@ -238,11 +255,7 @@ fn limit(app: &App, addon: &str, hook: Hook) -> Option<Duration> {
 
 /// Reads what a platform asks for.
 async fn asked(app: &App, headers: &HeaderMap, body: Body) -> Result<AddonRequest, Refusal> {
-    if !is_of_type(headers, "application/json") {
-        let detail = "the body has to be declared as Content-Type: application/json";
-        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail).into());
-    }
-    let bytes = read(app, body).await?;
+    let bytes = read_json(app, headers, body).await?;
     let bad = |detail: String| Refusal(Problem::bad_request(detail));
     let text = std::str::from_utf8(&bytes).map_err(|error| bad(format!("the body is not UTF-8: {error}")))?;
     let tree = JsonTree::read(text).map_err(|error| bad(format!("the body is no JSON object: {error}")))?;
@@ -262,13 +275,30 @@ async fn asked(app: &App, headers: &HeaderMap, body: Body) -> Result<AddonReques
     Ok(AddonRequest { uuid, platform_id, plan, region, callback_url, options, body })
 }
 
-/// The id at the end of a path; decoded.
-fn id_of(uri: &Uri) -> Result<String, Refusal> {
+/// The id at the end of a path: of an add-on's resource, or of any.
+///
+/// A plus sign stands for itself in a path. Clients that encode it as a form send one for a space: it is one where there is only a
+/// resource of that id.
+async fn id_of(app: &App, addon: Option<&str>, uri: &Uri) -> Result<String, Refusal> {
     let path = uri.path().trim_end_matches('/');
     let last = path.rsplit('/').next().unwrap_or_default();
-    let decoded = percent_encoding::percent_decode_str(last).decode_utf8();
-    let decoded = decoded.map_err(|_| Problem::new(StatusCode::NOT_FOUND, "there is no such resource"))?;
-    Ok(decoded.into_owned())
+    let decoded = |text: &str| match percent_encoding::percent_decode_str(text).decode_utf8() {
+        Ok(text) => Ok(text.into_owned()),
+        Err(_) => Err(Problem::new(StatusCode::NOT_FOUND, "there is no such resource")),
+    };
+    let written = decoded(last)?;
+    if !last.contains('+') {
+        return Ok(written);
+    }
+    let spaced = decoded(&last.replace('+', " "))?;
+    for id in [&written, &spaced] {
+        let asked = id.clone();
+        let owners = app.manage(move |host| host.resource_owners(&asked)).await??;
+        if owners.iter().any(|owner| addon.is_none_or(|addon| owner == addon)) {
+            return Ok(id.clone());
+        }
+    }
+    Ok(written)
 }
 
 async fn create(State(app): State<App>, request: Request) -> Result<Response, Refusal> {
@@ -287,7 +317,7 @@ async fn create(State(app): State<App>, request: Request) -> Result<Response, Re
 async fn update(State(app): State<App>, request: Request) -> Result<Json<Changed>, Refusal> {
     let (parts, body) = request.into_parts();
     let addon = addon(&app, &parts).await?;
-    let id = id_of(&parts.uri)?;
+    let id = id_of(&app, Some(&addon), &parts.uri).await?;
     let request = asked(&app, &parts.headers, body).await?;
     let (key, limit) = (key(&app, &addon), limit(&app, &addon, Hook::AddonUpdate));
     let resource = app.call(&key, limit, move |host| host.update_resource(&addon, &id, &request)).await??;
@@ -297,14 +327,15 @@ async fn update(State(app): State<App>, request: Request) -> Result<Json<Changed
 async fn delete(State(app): State<App>, request: Request) -> Result<Json<Gone>, Refusal> {
     let (parts, _) = request.into_parts();
     let addon = addon(&app, &parts).await?;
-    let id = id_of(&parts.uri)?;
+    let id = id_of(&app, Some(&addon), &parts.uri).await?;
     let (key, limit) = (key(&app, &addon), limit(&app, &addon, Hook::AddonDelete));
     app.call(&key, limit, move |host| host.delete_resource(&addon, &id)).await??;
     Ok(Json(Gone {}))
 }
 
 /// The form of single sign-on.
-#[derive(Debug, Default, Deserialize, ToSchema)]
+#[derive(Debug, Default, Deserialize, ToSchema, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(default)]
 struct SignOnForm {
     /// The add-on's id of the resource.
@@ -327,9 +358,33 @@ struct SignOnForm {
 
 async fn sign_on(State(app): State<App>, Peer(peer): Peer, request: Request) -> Result<Response, Refusal> {
     let (parts, body) = request.into_parts();
-    let bytes = read_form(&app, &parts.headers, body).await?;
-    let form: SignOnForm =
-        serde_urlencoded::from_bytes(&bytes).map_err(|error| Problem::bad_request(error.to_string()))?;
+    let bytes = read_small_form(&app, &parts.headers, body).await?;
+    let form = serde_urlencoded::from_bytes(&bytes).map_err(|error| Problem::bad_request(error.to_string()))?;
+    admit(&app, peer, form).await
+}
+
+/// Single sign-on by an address.
+async fn follow(
+    State(app): State<App>,
+    Peer(peer): Peer,
+    Parameters(form): Parameters<SignOnForm>,
+) -> Result<Response, Refusal> {
+    admit(&app, peer, form).await
+}
+
+/// Single sign-on by the address of a resource, which has its id in it.
+async fn follow_to_resource(
+    State(app): State<App>,
+    Peer(peer): Peer,
+    Parameters(form): Parameters<SignOnForm>,
+    uri: Uri,
+) -> Result<Response, Refusal> {
+    let id = id_of(&app, None, &uri).await?;
+    admit(&app, peer, SignOnForm { id, ..form }).await
+}
+
+/// Lets somebody in whom a platform sent.
+async fn admit(app: &App, peer: IpAddr, form: SignOnForm) -> Result<Response, Refusal> {
     let SignOnForm { id, token, timestamp, nav_data, nav_data_too, email, app: application } = form;
     let nav_data = if nav_data.is_empty() { nav_data_too } else { nav_data };
     let nobody = || Problem::new(StatusCode::FORBIDDEN, "nobody vouches for this sign-on, or it is too old");
@@ -357,7 +412,7 @@ async fn sign_on(State(app): State<App>, Peer(peer): Peer, request: Request) -> 
     };
     let login = SingleSignOn { email, app: application, nav_data: nav_data.clone() };
     let request = SignOnRequest { id, token, timestamp, login };
-    let (key, limit) = (key(&app, &addon), limit(&app, &addon, Hook::AddonSingleSignOn));
+    let (key, limit) = (key(app, &addon), limit(app, &addon, Hook::AddonSingleSignOn));
     let signed_on = app.call(&key, limit, move |host| host.sign_on(&request)).await?;
     let Some(signed_on) = signed_on.map_err(sign_on_refusal)? else {
         app.failures.note(peer, &guessed, None);

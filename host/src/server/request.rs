@@ -1,6 +1,11 @@
 //! What comes in: from where, and where it goes; and what every answer says.
 
-use std::{net::IpAddr, panic::AssertUnwindSafe, sync::Arc, time::Instant};
+use std::{
+    net::IpAddr,
+    panic::AssertUnwindSafe,
+    sync::{Arc, Once},
+    time::Instant,
+};
 
 use axum::{
     Router,
@@ -43,10 +48,44 @@ impl FromRequestParts<App> for Peer {
 
 /// The address of whoever asks: the connection's, or what the proxy tells.
 pub(super) fn peer(app: &App, headers: &HeaderMap, connection: Option<&Arc<Connection>>) -> IpAddr {
-    let told = headers.get_all("x-forwarded-for").iter().next_back().and_then(|value| value.to_str().ok());
-    let told = told.and_then(|list| list.rsplit(',').next()?.trim().parse().ok());
     let own = connection.map_or(IpAddr::from([0, 0, 0, 0]), |connection| connection.peer.ip());
-    told.filter(|_| app.options.behind_proxy).unwrap_or(own).to_canonical()
+    let told = if app.options.behind_proxy { forwarded(headers) } else { None };
+    told.unwrap_or(own).to_canonical()
+}
+
+/// Who asked the proxy, as it tells: the last that the last header names.
+fn forwarded(headers: &HeaderMap) -> Option<IpAddr> {
+    static UNREADABLE: Once = Once::new();
+    let value = headers.get_all("x-forwarded-for").iter().next_back()?;
+    let value = String::from_utf8_lossy(value.as_bytes());
+    let last = value.rsplit(',').map(str::trim).find(|name| !name.is_empty())?;
+    let address = address(last);
+    if address.is_none() {
+        UNREADABLE.call_once(|| {
+            let last = visible(last);
+            tracing::warn!("the proxy's X-Forwarded-For says {last:?}, which is no address: its clients count as one");
+        });
+    }
+    address
+}
+
+/// An address as proxies write it: as it is, with a port, in brackets, with a zone, in quotes.
+fn address(text: &str) -> Option<IpAddr> {
+    let text = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text).trim();
+    let is_port = |text: &str| text.parse::<u16>().is_ok() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let bare = if let Some(text) = text.strip_prefix('[') {
+        let (bare, rest) = text.split_once(']')?;
+        if !rest.is_empty() && !rest.strip_prefix(':').is_some_and(is_port) {
+            return None;
+        }
+        bare.split_once('%').map_or(bare, |(bare, _)| bare)
+    } else {
+        match text.split_once(':') {
+            Some((bare, port)) if is_port(port) && bare.contains('.') => bare,
+            _ => text.split_once('%').map_or(text, |(bare, _)| bare),
+        }
+    };
+    bare.parse().ok()
 }
 
 /// What is asked for again and again.
@@ -131,5 +170,56 @@ impl FromRequestParts<App> for PathPart {
         let path = axum::extract::Path::<String>::from_request_parts(parts, app).await;
         let axum::extract::Path(part) = path.map_err(|error| Problem::bad_request(error.body_text()))?;
         Ok(PathPart(part))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_read_however_a_proxy_writes_it() {
+        for (text, expected) in [
+            ("203.0.113.7", Some("203.0.113.7")),
+            ("203.0.113.7:51234", Some("203.0.113.7")),
+            ("\"203.0.113.7:51234\"", Some("203.0.113.7")),
+            ("2001:db8::7", Some("2001:db8::7")),
+            ("[2001:db8::7]", Some("2001:db8::7")),
+            ("[2001:db8::7]:51234", Some("2001:db8::7")),
+            ("\"[2001:db8::7]:51234\"", Some("2001:db8::7")),
+            ("fe80::7%eth0", Some("fe80::7")),
+            ("[fe80::7%25eth0]:80", Some("fe80::7")),
+            ("::ffff:203.0.113.7", Some("::ffff:203.0.113.7")),
+            ("unknown", None),
+            ("_hidden", None),
+            ("", None),
+            ("203.0.113.7:", None),
+            ("203.0.113.7:x", None),
+            ("203.0.113.7:70000", None),
+            ("[2001:db8::7", None),
+            ("[2001:db8::7]x", None),
+            ("[2001:db8::7]:", None),
+            ("203.0.113", None),
+        ] {
+            assert_eq!(address(text), expected.map(|address| address.parse().expect(address)), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_last_that_the_last_header_names_asked_the_proxy() {
+        for (values, expected) in [
+            (vec!["198.51.100.1, 203.0.113.7:1"], Some("203.0.113.7")),
+            (vec!["198.51.100.1", "203.0.113.7"], Some("203.0.113.7")),
+            (vec!["203.0.113.7, , "], Some("203.0.113.7")),
+            (vec!["203.0.113.7, unknown"], None),
+            (vec![" , "], None),
+            (vec![], None),
+        ] {
+            let mut headers = HeaderMap::new();
+            for value in &values {
+                headers.append("x-forwarded-for", value.parse().expect("a value"));
+            }
+            assert_eq!(forwarded(&headers), expected.map(|address| address.parse().expect(address)), "{values:?}");
+        }
     }
 }

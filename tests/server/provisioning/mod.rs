@@ -1,5 +1,7 @@
 //! The protocol of add-on platforms, row by row: what is asked, what is answered, and what is made of it exactly once.
 
+/// What the providers' own client asks.
+mod kensa;
 /// Single sign-on.
 mod sign_on;
 

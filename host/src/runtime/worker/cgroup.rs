@@ -194,6 +194,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::print_stderr, reason = "it says what it skips")]
     fn what_is_left_in_a_group_ends_with_it() {
         let mounts = fs::read_to_string("/proc/self/mounts").expect("readable");
         let root = mounts.lines().find(|line| line.split(' ').nth(2) == Some("cgroup2"));

@@ -17,7 +17,8 @@ use crate::{
     RuntimeSettings, Scope,
     server::{
         auth::Client,
-        body::{AnyJsonBody, JsonBody, is_of_type},
+        body::{AnyJsonBody, JsonBody},
+        media::{check_encoding, is_of_type},
         operation::{Api, operation},
         problem::Problem,
         request::{Parameters, PathPart},
@@ -258,6 +259,7 @@ fn check_upload(app: &App, headers: &HeaderMap, is_form: bool) -> Result<(), Pro
                       parts settings and package";
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
     }
+    check_encoding(headers)?;
     let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     if length.is_some_and(|length: u64| length > app.host.package_limit()) {
         return Err(too_large(app));

@@ -16,7 +16,7 @@ use crate::{
     Scope,
     server::{
         auth,
-        body::{is_of_type, read, read_form},
+        body::{read_form, read_small_form},
         connections,
         problem::Problem,
         request::Peer,
@@ -136,10 +136,7 @@ impl<T: DeserializeOwned> FromRequest<App> for OwnForm<T> {
 }
 
 async fn parse<T: DeserializeOwned>(app: &App, viewer: &Viewer, headers: &HeaderMap, body: Body) -> Result<T, Problem> {
-    if !is_of_type(headers, "application/x-www-form-urlencoded") {
-        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "this is no form of this page"));
-    }
-    let bytes = read(app, body).await?;
+    let bytes = read_form(app, headers, body).await?;
     let mark: Mark = serde_urlencoded::from_bytes(&bytes).map_err(|error| Problem::bad_request(error.to_string()))?;
     check_mark(app, viewer, &mark.csrf)?;
     serde_urlencoded::from_bytes(&bytes).map_err(|error| Problem::bad_request(error.to_string()))
@@ -202,7 +199,7 @@ async fn login_page(State(app): State<App>, headers: HeaderMap, request: Request
 
 async fn login(State(app): State<App>, peer: Peer, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    let bytes = match read_form(&app, &parts.headers, body).await {
+    let bytes = match read_small_form(&app, &parts.headers, body).await {
         Ok(bytes) => bytes,
         Err(problem) => return problem.into_response(),
     };
