@@ -345,3 +345,38 @@ fn modes_are_the_hosts_own() {
         assert_eq!(mode("packages") & 0o7777, 0o700, "only its user can write where libraries are opened");
     }
 }
+
+#[test]
+fn what_other_programs_left_in_a_package_is_told_and_never_packed() {
+    let home = Home::new();
+    let clean = Package::new("Clean").with("icons/a.png", b"x").with("notes.txt", b"x");
+    assert_eq!(home.load(&clean).succeeded().stderr, "");
+    for (name, path) in [
+        ("Mac", "__MACOSX/._package.json"),
+        ("Finder", ".DS_Store"),
+        ("Deep", "icons/.DS_Store"),
+        ("Double", "icons/._a.png"),
+        ("Windows", "icons/Thumbs.db"),
+        ("Settings", "Desktop.ini"),
+        ("Backup", "package.json~"),
+        ("Swap", ".package.json.swp"),
+        ("Git", ".git/config"),
+    ] {
+        let package = Package::new(name).with(path, b"x");
+        let warned = home.load(&package).succeeded().stderr;
+        assert!(warned.contains(path) && warned.contains("left over by other programs"), "{warned}");
+        let zip = package.write(home.folder()).display().to_string();
+        let checked = home.run(&["--json", "checkplugin", &zip]).succeeded().json();
+        assert!(checked["warnings"][0].as_str().is_some_and(|warning| warning.contains(path)), "{checked}");
+        assert!(billhook::package::is_left_over(path), "{path}");
+    }
+    for path in ["macosx/a", "DS_Store", "a._b", "thumbs.db.txt", "a/~b", ".swp/a", "git/config"] {
+        assert!(!billhook::package::is_left_over(path), "{path}");
+    }
+    let mut many = Package::new("Many");
+    for number in 0..40 {
+        many = many.with(&format!("__MACOSX/{number}"), b"x");
+    }
+    let warned = home.load(&many).succeeded().stderr;
+    assert!(warned.contains("and 37 more"), "{warned}");
+}

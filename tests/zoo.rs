@@ -20,6 +20,18 @@ fn zoo(fixture: &str) -> Package {
     Package::new("Zoo").of(fixture)
 }
 
+/// Lets the section header of an ELF file's dynamic table lead behind its first entry.
+fn move_dynamic_section(library: &mut Vec<u8>) {
+    const DYNAMIC: [u8; 4] = 6_u32.to_le_bytes();
+    let number = |at: usize, length: usize| {
+        library[at..at + length].iter().rev().fold(0, |sum, byte| sum << 8 | usize::from(*byte))
+    };
+    let (start, size, count) = (number(0x28, 8), number(0x3a, 2), number(0x3c, 2));
+    let headers = (0..count).map(|index| start + index * size);
+    let header = headers.into_iter().find(|at| library[at + 4..at + 8] == DYNAMIC).expect("a dynamic table");
+    library[header + 0x18] ^= 16;
+}
+
 #[test]
 fn what_is_wrong_with_the_file_is_refused_without_running_it() {
     refused(
@@ -38,6 +50,8 @@ fn what_is_wrong_with_the_file_is_refused_without_running_it() {
         zoo("healthy").patched(|library| replace(library, b"libgcc_s.so.1", b"./gcc_s.so.1/")),
         &["it needs the library \"./gcc_s.so.1/\" by its path"],
     );
+    // The checks read another table of needed libraries than the loader.
+    refused(zoo("healthy").patched(move_dynamic_section), &["section headers and its program headers disagree"]);
     refused(zoo("no_plugin"), &["it exports no billhook plugin", "#[billhook_plugin_api::export]"]);
     refused(zoo("no_entry"), &["it lacks the entry symbol billhook_plugin_1"]);
     refused(zoo("healthy").field("module", json!("plugin.TestPlugin")), &["names the Python class", "plugin guide"]);

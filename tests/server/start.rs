@@ -92,7 +92,7 @@ fn behind_a_proxy_that_speaks_tls_it_says_what_browsers_have_to_know() {
     // What is no address is the proxy, and told.
     let refused = (0..100).map(|_| guess("unknown")).find(|status| *status != 401);
     assert_eq!(refused, Some(429));
-    let log = std::fs::read_to_string(home.folder().join("server.log")).expect("readable");
+    let log = fs::read_to_string(home.folder().join("server.log")).expect("readable");
     assert_eq!(log.matches("X-Forwarded-For says").count(), 1, "{log}");
 }
 

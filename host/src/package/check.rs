@@ -91,6 +91,7 @@ pub(crate) fn examine(folder: &Path, files: &[PackageFile]) -> Examined {
         examined.errors.push(PackageError::NoManifest { hint }.into());
         return examined;
     }
+    examined.warnings.extend(names::left_over(files));
     let text = match read_manifest(&folder.join("package.json")) {
         Ok(text) => text,
         Err(error) => {
@@ -146,7 +147,7 @@ pub(crate) fn examine(folder: &Path, files: &[PackageFile]) -> Examined {
 
 fn examine_manifest(text: &[u8], examined: &mut Examined) -> Draft {
     let (manifest, draft) = Draft::read(text);
-    examined.warnings.clone_from(&draft.warnings);
+    examined.warnings.extend_from_slice(&draft.warnings);
     match manifest {
         Ok(manifest) => examined.manifest = Some(manifest),
         Err(error) => examined.errors.push(error.into()),

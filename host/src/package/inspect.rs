@@ -13,7 +13,7 @@ use object::{Architecture, BinaryFormat, Object, ObjectKind, ObjectSection, read
 use semver::Version as ApiVersion;
 use serde::{Deserialize, Serialize};
 
-use super::{Addon, PackageFile};
+use super::{Addon, PackageFile, elf};
 
 /// Why a package's module can't be loaded here.
 #[derive(Debug, thiserror::Error)]
@@ -145,6 +145,11 @@ pub(crate) fn inspect(path: &str, library: &[u8]) -> Result<ModuleInfo, ModuleEr
 
     let file = object::File::parse(library).map_err(|_| machine("it is not a library".to_owned()))?;
     check_machine(&file).map_err(machine)?;
+    match &file {
+        object::File::Elf64(file) => elf::check(file, library).map_err(machine)?,
+        object::File::Elf32(file) => elf::check(file, library).map_err(machine)?,
+        _ => {}
+    }
 
     let exports_entry = file.exports().is_ok_and(|exports| {
         exports.filter_map(Result::ok).any(|export| export.name() == NameOrOrdinal::Name(PLUGIN_ENTRY.as_bytes()))

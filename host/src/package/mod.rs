@@ -4,6 +4,7 @@
 
 mod archive;
 mod check;
+mod elf;
 pub(crate) mod form;
 mod inspect;
 mod manifest;
@@ -21,6 +22,7 @@ pub use check::{CheckError, CheckErrors, CheckReport};
 pub(crate) use check::{Sound, check, examine, is_whole};
 pub use inspect::{ModuleError, ModuleInfo};
 pub use manifest::{Addon, FieldKind, FormField, Format, Manifest, ManifestError, SelectOption, Violation};
+pub use names::is_left_over;
 pub use pack::pack;
 pub use unpack::Limits;
 use unpack::content_digest;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use unicode_normalization::UnicodeNormalization;
 
-use super::{PackageError, archive::Entry, strict_json::MOST_REPORTED};
+use super::{PackageError, PackageFile, archive::Entry, strict_json::MOST_REPORTED};
 
 const DEEPEST: usize = 32;
 const LONGEST: usize = 1024;
@@ -91,6 +91,37 @@ pub(super) fn check_path(path: &str) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// What file managers, archivers and version control leave beside what their user packs: folders, and files by their names.
+const FOLDERS: [&str; 9] =
+    ["__MACOSX", ".Trashes", ".Spotlight-V100", ".fseventsd", "$RECYCLE.BIN", ".git", ".svn", ".hg", "__pycache__"];
+const FILES: [&str; 5] = [".DS_Store", "Thumbs.db", "ehthumbs.db", "desktop.ini", ".directory"];
+
+/// Whether a file of a package was left there by a program, and is no part of it.
+pub fn is_left_over(path: &str) -> bool {
+    let mut parts = path.split('/').rev();
+    let file = parts.next().unwrap_or_default();
+    let is = |name: &str, known: &[&str]| known.iter().any(|known| known.eq_ignore_ascii_case(name));
+    let is_backup =
+        file.ends_with('~') || (file.starts_with('.') && (file.ends_with(".swp") || file.ends_with(".swo")));
+    is(file, &FILES) || file.starts_with("._") || is_backup || parts.any(|folder| is(folder, &FOLDERS))
+}
+
+/// Warns of files that are no part of a package.
+pub(super) fn left_over(files: &[PackageFile]) -> Option<String> {
+    const NAMED: usize = 3;
+    let found: Vec<&str> = files.iter().map(|file| file.path.as_str()).filter(|path| is_left_over(path)).collect();
+    let named: Vec<String> = found.iter().take(NAMED).map(|path| super::shortened(path)).collect();
+    let more = match found.len() {
+        0 => return None,
+        count if count > NAMED => format!(" and {} more", count - NAMED),
+        _ => String::new(),
+    };
+    let names = named.join(", ");
+    Some(format!(
+        "left over by other programs, and no part of a plugin: {names}{more}; packplugin leaves such files out"
+    ))
 }
 
 /// The names of devices on Windows, with any extension.

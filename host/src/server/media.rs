@@ -76,7 +76,7 @@ const BEGINNINGS: [(&[u8], &str); 14] = [
 pub(super) fn check_begin(bytes: &[u8]) -> Result<(), Problem> {
     let known = BEGINNINGS.iter().find(|(begin, _)| bytes.starts_with(begin)).map(|(_, what)| *what);
     // Texts here begin with a character of ASCII.
-    let what = known.or_else(|| match bytes {
+    let what = known.or(match bytes {
         [0, 0, 0, first, ..] | [first, 0, 0, 0, ..] if *first != 0 => Some("text in UTF-32"),
         [0, first, ..] | [first, 0, ..] if *first != 0 => Some("text in UTF-16"),
         _ => None,

@@ -111,7 +111,10 @@ fn collect(folder: &Path, included: &Path, files: &mut Vec<(String, PathBuf)>) -
         }
     } else {
         let name = included.to_str().with_context(|| format!("{} is not UTF-8", included.display()))?;
-        files.push((name.replace(std::path::MAIN_SEPARATOR, "/"), path));
+        let name = name.replace(std::path::MAIN_SEPARATOR, "/");
+        if !package::is_left_over(&name) {
+            files.push((name, path));
+        }
     }
     Ok(())
 }
