@@ -149,7 +149,7 @@ fn a_package_json_is_shown_as_it_is_written() {
         }
     }
     let server = Server::start(&home);
-    assert!(server.get("/api/v1/plugins/passer").is(200).body.contains(&written));
+    assert!(server.get("/api/v1/plugins/passer").is(200).body.contains(written));
     let types = server.get("/charging/api/assetManagement/assetTypes/passer").is(200).body;
     assert!(types.contains(r#""form":{"note": {"type": "text", "most": 1e999}}"#), "{types}");
     // It hears of the event all the same.

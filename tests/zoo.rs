@@ -21,7 +21,7 @@ fn zoo(fixture: &str) -> Package {
 }
 
 /// Lets the section header of an ELF file's dynamic table lead behind its first entry.
-fn move_dynamic_section(library: &mut Vec<u8>) {
+fn move_dynamic_section(library: &mut [u8]) {
     const DYNAMIC: [u8; 4] = 6_u32.to_le_bytes();
     let number = |at: usize, length: usize| {
         library[at..at + length].iter().rev().fold(0, |sum, byte| sum << 8 | usize::from(*byte))
@@ -51,7 +51,10 @@ fn what_is_wrong_with_the_file_is_refused_without_running_it() {
         &["it needs the library \"./gcc_s.so.1/\" by its path"],
     );
     // The checks read another table of needed libraries than the loader.
-    refused(zoo("healthy").patched(move_dynamic_section), &["section headers and its program headers disagree"]);
+    refused(
+        zoo("healthy").patched(|library| move_dynamic_section(library)),
+        &["section headers and its program headers disagree"],
+    );
     refused(zoo("no_plugin"), &["it exports no billhook plugin", "#[billhook_plugin_api::export]"]);
     refused(zoo("no_entry"), &["it lacks the entry symbol billhook_plugin_1"]);
     refused(zoo("healthy").field("module", json!("plugin.TestPlugin")), &["names the Python class", "plugin guide"]);
