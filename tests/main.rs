@@ -33,6 +33,8 @@ mod lifecycle;
 mod packages;
 /// Removing plugins: what they are needed for, and what they keep.
 mod removal;
+/// Files of a home that are put back from a copy.
+mod restored;
 /// The HTTP server: management, hooks, events, provisioning, and the page.
 mod server;
 /// What a plugin is offered: state, settings, log.

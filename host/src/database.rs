@@ -1,6 +1,7 @@
 //! SQLite files of a home beside the registry: opened, made, and told from other programs' files.
 
 mod clock;
+pub(crate) mod foreign_log;
 
 use std::{
     path::{Path, PathBuf},
@@ -13,6 +14,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 pub(crate) use clock::{KeptClock, TABLE as CLOCK_TABLE};
 
 use crate::{crash_point, disk::DiskError, private};
+use foreign_log::log_of;
 
 /// Why a database can't be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -106,25 +108,25 @@ pub(crate) fn open(path: &Path, durability: Durability) -> rusqlite::Result<Conn
 
 /// Opens a file that can't be written to.
 fn open_to_read(path: &Path) -> rusqlite::Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let open = |uri: &str| -> rusqlite::Result<Connection> {
-        let connection = Connection::open_with_flags(uri, flags)?;
-        connection.busy_timeout(BUSY)?;
-        connection.query_row("SELECT count(*) FROM sqlite_schema", (), |row| row.get::<_, i64>(0))?;
-        Ok(connection)
-    };
-    let uri = format!("file:{}", percent_encoding::utf8_percent_encode(&path.to_string_lossy(), IN_URI));
-    let mut log = path.as_os_str().to_owned();
-    log.push("-wal");
-    open(&uri).or_else(|error| {
+    read_only(path, "").or_else(|error| {
         // Whoever closed it last left nothing beside it, and nobody can write to it: all of it is in the file. SQLite would make
         // the files of a log, also to read.
-        if Path::new(&log).metadata().is_ok_and(|log| log.len() > 0) {
-            Err(error)
-        } else {
-            open(&(uri + "?immutable=1"))
-        }
+        if log_of(path).metadata().is_ok_and(|log| log.len() > 0) { Err(error) } else { immutable(path) }
     })
+}
+
+/// Opens a file to read it alone, without its log: nobody may write to it meanwhile.
+fn immutable(path: &Path) -> rusqlite::Result<Connection> {
+    read_only(path, "?immutable=1")
+}
+
+fn read_only(path: &Path, parameters: &str) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let uri = format!("file:{}{parameters}", percent_encoding::utf8_percent_encode(&path.to_string_lossy(), IN_URI));
+    let connection = Connection::open_with_flags(uri, flags)?;
+    connection.busy_timeout(BUSY)?;
+    connection.query_row("SELECT count(*) FROM sqlite_schema", (), |row| row.get::<_, i64>(0))?;
+    Ok(connection)
 }
 
 /// What means something in the URI of a file.

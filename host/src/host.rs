@@ -262,6 +262,7 @@ impl Host {
     /// Opens a home with other options.
     pub fn open_with(home: impl AsRef<Path>, options: HostOptions) -> Result<Self, HostError> {
         let home = Home::open(home.as_ref(), options.group_may_write)?;
+        Registry::refuse_foreign_logs(home.path(), &["registry.db", "ledger.db"])?;
         let registry = Arc::new(Registry::open(home.path())?);
         // A registry that was made just now knows of no package: if there are any, it took the place of a lost one.
         if !registry.is_new() && !home.is_read_only() {

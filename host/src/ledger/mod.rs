@@ -415,7 +415,7 @@ impl Ledger {
         change: impl FnOnce(&Transaction<'_>, &Place) -> Result<bool, LedgerError>,
     ) -> Result<Option<bool>, LedgerError> {
         let mut writer = self.writer()?;
-        let transaction = schema::begin(&mut writer.durable)?;
+        let transaction = schema::begin_counted(&mut writer.durable)?;
         let Some(place) = place(&transaction, number)? else { return Ok(None) };
         let changed = change(&transaction, &place)?;
         transaction.commit()?;

@@ -123,7 +123,7 @@ impl Ledger {
         batch: &[Arc<Job>],
         now: i64,
     ) -> Result<Vec<Vec<Emitted>>, LedgerError> {
-        let transaction = schema::begin(connection)?;
+        let transaction = schema::begin_counted(connection)?;
         let mut all = Vec::with_capacity(batch.len());
         for job in batch {
             let emitted: Result<Vec<Emitted>, LedgerError> =

@@ -5,10 +5,10 @@ use std::path::Path;
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::LedgerError;
-use crate::database::{self, CLOCK_TABLE, Durability};
+use crate::database::{self, CLOCK_TABLE, Durability, foreign_log};
 
 /// What each minor format adds. Never edited once it was released: a later format adds a later entry.
-const FORMATS: [&str; 3] = [FORMAT_1_0, FORMAT_1_1, CLOCK_TABLE];
+const FORMATS: [&str; 4] = [FORMAT_1_0, FORMAT_1_1, CLOCK_TABLE, foreign_log::TABLE];
 
 const FORMAT_1_0: &str = "
 CREATE TABLE event (
@@ -74,4 +74,11 @@ pub(super) fn open(path: &Path, durability: Durability) -> Result<Connection, Le
 /// Begins a transaction that writes.
 pub(super) fn begin(connection: &mut Connection) -> rusqlite::Result<rusqlite::Transaction<'_>> {
     connection.transaction_with_behavior(TransactionBehavior::Immediate)
+}
+
+/// Begins a transaction that writes what has to survive: it counts itself.
+pub(super) fn begin_counted(connection: &mut Connection) -> rusqlite::Result<rusqlite::Transaction<'_>> {
+    let transaction = begin(connection)?;
+    foreign_log::count(&transaction)?;
+    Ok(transaction)
 }

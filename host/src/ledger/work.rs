@@ -160,7 +160,7 @@ impl Ledger {
     pub(crate) fn settle(&self, holder: &str, until: Option<i64>, all: &[Settled]) -> Result<Vec<Held>, LedgerError> {
         let now = self.now()?;
         let mut writer = self.writer()?;
-        let transaction = schema::begin(&mut writer.durable)?;
+        let transaction = schema::begin_counted(&mut writer.durable)?;
         let mut next = Vec::new();
         {
             let mut settle = transaction.prepare_cached(

@@ -364,6 +364,7 @@ impl Registry {
         let mut connection = self.main();
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let changed = change(&transaction)?;
+        crate::database::foreign_log::count(&transaction)?;
         crate::crash_point::reached("resource before commit");
         transaction.commit()?;
         Ok(changed)

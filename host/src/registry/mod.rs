@@ -20,7 +20,12 @@ use std::{
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 use serde::Serialize;
 
-use crate::{database::KeptClock, disk::DiskError, package::ModuleInfo, runtime::RuntimeSettings};
+use crate::{
+    database::{self, KeptClock, foreign_log},
+    disk::DiskError,
+    package::ModuleInfo,
+    runtime::RuntimeSettings,
+};
 pub(crate) use addons::{AddonClash, AddonRow, NewResource, NextAddon};
 pub use addons::{Resource, ResourceFilter};
 pub(crate) use rows::{DispatchRow, DispatchRows, NewVersion, Tried};
@@ -75,6 +80,18 @@ pub enum RegistryError {
         /// The number.
         number: u64,
     },
+    /// It was put back beside the log of another file.
+    #[error(
+        "{} was put back beside a log that isn't its own: {}. To go on with what was put back, delete the log and {}; to go on \
+         with what was there before, put that file back. Of a home that was copied as a whole, `touch` the log",
+        path.display(),
+        database::foreign_log::log_of(path).display(),
+        path.with_extension("db-shm").display()
+    )]
+    ForeignLog {
+        /// The file: the registry, or the ledger.
+        path: PathBuf,
+    },
     /// It has an older format, and can't be written to.
     #[error(
         "the registry {} has format {found}, and is read-only: it can't be brought to format {known}, by which it can be read",
@@ -123,7 +140,24 @@ pub(crate) struct Registry {
     _presence: Option<Presence>,
 }
 
+/// Changes what no running host has to notice, in one transaction. Durable on return.
+fn counted<T>(
+    connection: &mut Connection,
+    change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let changed = change(&transaction)?;
+    foreign_log::count(&transaction)?;
+    transaction.commit()?;
+    Ok(changed)
+}
+
 impl Registry {
+    /// Refuses files of a home that were put back beside the logs of others, before any is opened.
+    pub(crate) fn refuse_foreign_logs(home: &Path, files: &[&str]) -> Result<(), RegistryError> {
+        schema::refuse_foreign_logs(home, files)
+    }
+
     /// Opens the registry of a home, and makes it if there is none.
     pub(crate) fn open(home: &Path) -> Result<Self, RegistryError> {
         let path = home.join("registry.db");
@@ -162,6 +196,7 @@ impl Registry {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let changed = change(&transaction)?;
         transaction.execute("UPDATE registry SET generation = generation + 1", ())?;
+        foreign_log::count(&transaction)?;
         crate::crash_point::reached("before commit");
         transaction.commit()?;
         crate::crash_point::reached("after commit");
@@ -442,20 +477,19 @@ impl Registry {
 
     /// Records an asset as in use with a plugin, and with no other.
     pub(crate) fn use_asset(&self, plugin: &str, asset: &str) -> Result<(), RegistryError> {
-        let connection = self.main();
-        connection
-            .prepare_cached(
-                "INSERT INTO asset_in_use (asset, plugin) VALUES (?1, ?2)
-                 ON CONFLICT (asset) DO UPDATE SET plugin = excluded.plugin",
-            )?
-            .execute([asset, plugin])?;
-        Ok(())
+        counted(&mut self.main(), |transaction| {
+            let insert = "INSERT INTO asset_in_use (asset, plugin) VALUES (?1, ?2)
+                          ON CONFLICT (asset) DO UPDATE SET plugin = excluded.plugin";
+            transaction.prepare_cached(insert)?.execute([asset, plugin]).map(drop)
+        })
+        .map_err(RegistryError::from)
     }
 
     /// Records an asset as no longer in use. Answers whether it was.
     pub(crate) fn release_asset(&self, asset: &str) -> Result<bool, RegistryError> {
-        let connection = self.main();
-        Ok(connection.prepare_cached("DELETE FROM asset_in_use WHERE asset = ?1")?.execute([asset])? > 0)
+        let delete = "DELETE FROM asset_in_use WHERE asset = ?1";
+        let deleted = counted(&mut self.main(), |transaction| transaction.prepare_cached(delete)?.execute([asset]));
+        Ok(deleted? > 0)
     }
 
     /// Forgets a plugin, its history, settings and state; its usage stays.

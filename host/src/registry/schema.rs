@@ -12,13 +12,13 @@ use rusqlite::{Connection, TransactionBehavior};
 
 use super::RegistryError;
 use crate::{
-    database::{self, BUSY, CLOCK_TABLE, Durability, number, retry},
+    database::{self, BUSY, CLOCK_TABLE, Durability, foreign_log, number, retry},
     private,
 };
 
 /// The format: within a major, a later minor only adds what an older billhook can leave alone.
 const MAJOR: i64 = 1;
-const MINOR: i64 = 6;
+const MINOR: i64 = 7;
 /// `user_version` is major times this plus minor.
 const RADIX: i64 = 1000;
 /// `application_id`: tells our files from other programs'.
@@ -26,7 +26,7 @@ const APPLICATION: i64 = 0x6268_6f6f;
 
 /// What each minor format adds, from 1.0 on. Never edited once it was released: a later format adds a later entry.
 const FORMATS: [&str; 1 + MINOR as usize] =
-    [FORMAT_1_0, FORMAT_1_1, FORMAT_1_2, FORMAT_1_3, FORMAT_1_4, FORMAT_1_5, CLOCK_TABLE];
+    [FORMAT_1_0, FORMAT_1_1, FORMAT_1_2, FORMAT_1_3, FORMAT_1_4, FORMAT_1_5, CLOCK_TABLE, foreign_log::TABLE];
 
 const FORMAT_1_0: &str = "
 CREATE TABLE registry (
@@ -246,6 +246,27 @@ impl Presence {
             Err(TryLockError::Error(error)) => Err(error),
         }
     }
+}
+
+/// Refuses files of a home, by their names, beside which the logs of others lie; where others work on the home, they have looked.
+pub(super) fn refuse_foreign_logs(home: &Path, files: &[&str]) -> Result<(), RegistryError> {
+    let registry = home.join("registry.db");
+    let paths = || files.iter().map(|file| home.join(file));
+    let has_log = |path: &Path| foreign_log::log_of(path).metadata().is_ok_and(|log| log.len() > 0);
+    if private::is_read_only(&registry) || !paths().any(|path| has_log(&path)) {
+        return Ok(());
+    }
+    let failed = |source| RegistryError::Open {
+        path: registry.clone(),
+        source: rusqlite::Error::ToSqlConversionFailure(Box::new(source)),
+    };
+    let Some(_alone) = Presence::alone(&registry).map_err(failed)? else { return Ok(()) };
+    for path in paths() {
+        if foreign_log::is_beside(&path).map_err(failed)? {
+            return Err(RegistryError::ForeignLog { path });
+        }
+    }
+    Ok(())
 }
 
 /// Opens the registry, makes it if there is none (the second part tells if it did), and brings an older format to this one.

@@ -4,7 +4,7 @@ use std::{path::Path, sync::PoisonError};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 
-use super::{Registry, RegistryError};
+use super::{Registry, RegistryError, counted};
 use crate::database::BUSY;
 
 impl Registry {
@@ -15,13 +15,12 @@ impl Registry {
 
     /// Keeps a value; durable on return. `false` if the plugin isn't installed any more.
     pub(crate) fn state_keep(&self, plugin: &str, key: &str, value: &str) -> Result<bool, RegistryError> {
-        let connection = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = connection
-            .prepare_cached(
-                "INSERT INTO state (plugin, key, value) VALUES (?1, ?2, ?3)
-                 ON CONFLICT (plugin, key) DO UPDATE SET value = excluded.value",
-            )?
-            .execute([plugin, key, value]);
+        let mut connection = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = counted(&mut connection, |transaction| {
+            let insert = "INSERT INTO state (plugin, key, value) VALUES (?1, ?2, ?3)
+                          ON CONFLICT (plugin, key) DO UPDATE SET value = excluded.value";
+            transaction.prepare_cached(insert)?.execute([plugin, key, value])
+        });
         match kept {
             Ok(_) => Ok(true),
             Err(rusqlite::Error::SqliteFailure(error, _)) if error.code == ErrorCode::ConstraintViolation => Ok(false),
@@ -31,8 +30,9 @@ impl Registry {
 
     /// Deletes a value; durable on return.
     pub(crate) fn state_delete(&self, plugin: &str, key: &str) -> Result<(), RegistryError> {
-        let connection = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        connection.prepare_cached("DELETE FROM state WHERE plugin = ?1 AND key = ?2")?.execute([plugin, key])?;
+        let mut connection = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let delete = "DELETE FROM state WHERE plugin = ?1 AND key = ?2";
+        counted(&mut connection, |transaction| transaction.prepare_cached(delete)?.execute([plugin, key]))?;
         Ok(())
     }
 }

@@ -12,7 +12,7 @@ use std::{
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
 use super::{Registry, RegistryError, parse};
-use crate::crash_point;
+use crate::{crash_point, database::foreign_log};
 use billhook_plugin_api::UsageSpec;
 
 /// How far a record is.
@@ -147,6 +147,7 @@ impl Registry {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let changed = change(&transaction)?;
         self.clock.note(&transaction)?;
+        foreign_log::count(&transaction)?;
         crash_point::reached("before usage commit");
         transaction.commit()?;
         crash_point::reached("after usage commit");
