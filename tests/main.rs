@@ -23,6 +23,8 @@ mod documents;
 mod embedding;
 /// Events, handlers, the delivery ledger and the execution log.
 mod events;
+/// Faults that were met, and what holds them.
+mod field;
 /// Plugins and hosts of different versions of the API.
 mod growth;
 /// The home: whose it is, what lies in it, and disks that are mounted otherwise.

@@ -192,6 +192,14 @@ fn a_version_that_can_not_be_loaded_any_more_is_refused_and_the_older_one_goes_o
         server.post("/api/v1/hooks/on_product_acquisition", &objects).is(200);
         server.get("/metrics").body.contains("billhook_stale_plugins 1")
     });
+    let form = format!("token={}", server.token);
+    let headers = [("content-type", "application/x-www-form-urlencoded")];
+    let cookie = server.request("POST", "/login", &headers, form.as_bytes()).is(303).header("set-cookie").to_owned();
+    let cookie = [("cookie", cookie.split(';').next().expect("a cookie"))];
+    for (path, said) in [("/", "of <a href=\"/plugins/spacious\">"), ("/plugins/spacious", "can't be loaded here: ")] {
+        let page = server.request("GET", path, &cookie, b"").is(200).body;
+        assert!(page.contains("goes on with an older version") && page.contains(said), "{path}: {page}");
+    }
     server.post("/api/v1/hooks/on_product_acquisition", &objects).is(200);
 }
 

@@ -201,6 +201,7 @@ impl Home {
         };
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.args(arguments).env("BILLHOOK_HOME", self.path()).current_dir(self.folder()).stdin(Stdio::null());
+        heeding_hang_ups(&mut command);
         command
     }
 
@@ -324,6 +325,22 @@ pub(crate) fn alone(test: &str) -> bool {
     let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && said.contains("1 passed"), "{said}");
     false
+}
+
+/// Lets a command heed SIGHUP, also where whoever runs the tests ignores it, as `nohup` does.
+fn heeding_hang_ups(command: &mut Command) {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default();
+    if ignored & 1 == 1 {
+        // SAFETY: between fork and exec it makes one system call, which is safe there.
+        unsafe {
+            std::os::unix::process::CommandExt::pre_exec(command, || {
+                libc::signal(libc::SIGHUP, libc::SIG_DFL);
+                Ok(())
+            });
+        }
+    }
 }
 
 /// A process that is killed when it is not needed any more, however that comes.

@@ -20,7 +20,8 @@ use billhook::data::{Asset, Order};
 use serde_json::{Value, json};
 
 use crate::support::{
-    Answer, HandlerServer, Home, Package, Reply, Server, UsageServer, asset, characteristic, order, token, wait_for,
+    Answer, HandlerServer, Home, Package, Reply, Server, UsageServer, asset, characteristic, deed, home_with_rogue,
+    order, token, wait_for,
 };
 
 const ACQUISITION: &str = "/api/v1/hooks/on_product_acquisition";
@@ -192,4 +193,34 @@ fn metrics_are_for_those_who_may_read_and_count_calls() {
     assert!(has("billhook_plugins_loaded", &[]), "{}", metrics.body);
     let labels = ["method=\"POST\"", "route=\"/api/v1/hooks/{hook}\"", "status=\"200\""];
     assert!(has("billhook_http_requests_total{", &labels), "{}", metrics.body);
+}
+
+#[test]
+fn an_outage_of_a_plugin_is_a_failure_and_a_refusal_is_none_in_metrics_on_the_page_and_in_the_log() {
+    let home = home_with_rogue();
+    let server = Server::start(&home);
+    for (what, status) in
+        [("pid", 200), ("refuse", 409), ("refuse", 409), ("unavailable", 503), ("broken", 500), ("panic", 500)]
+    {
+        server.post("/api/v1/hooks/on_product_acquisition", &deed(what, "")).is(status);
+    }
+    let metrics = server.get("/metrics").is(200).body;
+    for (outcome, count) in [("ok", 1), ("refused", 2), ("failed", 3)] {
+        let counted = metrics.lines().find(|line| {
+            line.starts_with("billhook_calls_total{")
+                && line.contains("hook=\"on_product_acquisition\"")
+                && line.contains(&format!("outcome=\"{outcome}\""))
+        });
+        assert!(counted.is_some_and(|line| line.ends_with(&format!(" {count}"))), "{outcome}: {counted:?}");
+    }
+    let form = format!("token={}", server.token);
+    let headers = [("content-type", "application/x-www-form-urlencoded")];
+    let cookie = server.request("POST", "/login", &headers, form.as_bytes()).is(303).header("set-cookie").to_owned();
+    let cookie = cookie.split(';').next().expect("a cookie");
+    let page = server.request("GET", "/", &[("cookie", cookie)], b"").is(200).body;
+    assert!(page.contains("6 calls, 3 failed"), "{page}");
+    wait_for("the log to have them", || {
+        let failed = server.get("/api/v1/executions?status=failed").is(200).json();
+        failed["items"].as_array().map(Vec::len) == Some(3)
+    });
 }

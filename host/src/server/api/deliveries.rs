@@ -103,7 +103,7 @@ pub(super) fn add_to(api: &mut Api) {
             "Attempt a dead letter again",
         )
         .answers_plain(204, "it is attempted again")
-        .fails(&[NO_DELIVERY, (409, "it is neither dead nor discarded, or its listener is gone")]),
+        .fails(&[NO_DELIVERY, (409, "it is being delivered or done, or its listener is gone")]),
         |state, number| settle(state, number, true),
     );
     api.add(

@@ -52,6 +52,8 @@ struct OverviewPage {
     plugins: Vec<PluginSummary>,
     hours: Vec<PluginHour>,
     takes_uploads: bool,
+    /// The plugins of which the server goes on with an older version or older settings.
+    stale: Vec<(String, String)>,
 }
 
 async fn overview(State(app): State<App>, viewer: Viewer) -> Result<Response, Failure> {
@@ -60,7 +62,8 @@ async fn overview(State(app): State<App>, viewer: Viewer) -> Result<Response, Fa
     let is_installed = |id: &str| plugins.iter().any(|plugin| plugin.id == id);
     let (hours, takes_uploads) = (charts::last_hour(&app, is_installed), app.options.uploads);
     let frame = Frame::new(&app, "Plugins", "plugins", viewer);
-    Ok(show(StatusCode::OK, &OverviewPage { frame, plugins, hours, takes_uploads }))
+    let stale = app.host.stale_plugins();
+    Ok(show(StatusCode::OK, &OverviewPage { frame, plugins, hours, takes_uploads, stale }))
 }
 
 #[derive(Template)]
@@ -74,6 +77,8 @@ struct PluginPage {
     /// What `package.json` says about its assets: a label, and values.
     facts: Vec<(&'static str, Vec<String>)>,
     is_asset_type: bool,
+    /// Why the server goes on with an older version or older settings, if it does.
+    stale: Option<String>,
     history: Vec<(String, String)>,
     manifest: String,
 }
@@ -119,7 +124,9 @@ async fn plugin_page(
             (trouble.unwrap_or(StatusCode::UNPROCESSABLE_ENTITY), Some(typed))
         }
     };
-    let page = PluginPage { frame, plugin, form, settings, addon, facts, is_asset_type, history, manifest };
+    let stale = app.host.stale_plugins().into_iter().find(|(id, _)| *id == plugin.summary.id);
+    let stale = stale.map(|(_, reason)| reason);
+    let page = PluginPage { frame, plugin, form, settings, addon, facts, is_asset_type, stale, history, manifest };
     Ok(show(status, &page).into_response())
 }
 
