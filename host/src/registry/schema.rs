@@ -369,11 +369,11 @@ mod tests {
         let path = folder.path().join("registry.db");
         drop(open(&path).expect("made"));
         let connection = connect(&path).expect("opened");
-        connection.pragma_update(None, "user_version", 1_007).expect("written");
+        connection.pragma_update(None, "user_version", MAJOR * RADIX + MINOR + 1).expect("written");
         assert!(open(&path).is_ok_and(|(_, is_new, _)| !is_new), "a later minor format is only added to");
         connection.pragma_update(None, "user_version", 2_000).expect("written");
         let error = open(&path).expect_err("refused").to_string();
-        assert!(error.contains("has format 2.0") && error.contains("it knows 1.6"), "{error}");
+        assert!(error.contains("has format 2.0") && error.contains(&format!("it knows {MAJOR}.{MINOR}")), "{error}");
     }
 
     /// A registry as the first release of the format made it.
