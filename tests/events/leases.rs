@@ -42,6 +42,25 @@ impl Deliverer {
     }
 }
 
+/// Lets a host stand still outside of a transaction: in the middle of one, it would hold the lock of the ledger or of the execution
+/// log, and nobody could note anything until it goes on.
+fn stand_still(home: &Home, still: &Deliverer) {
+    let may_write = |name: &&str| {
+        let path = home.path().join(name);
+        let database = rusqlite::Connection::open(path).expect("opened");
+        database.busy_timeout(Duration::from_millis(300)).expect("set");
+        database.execute_batch("BEGIN IMMEDIATE; ROLLBACK").is_ok()
+    };
+    loop {
+        still.signal(Signal::STOP);
+        if ["ledger.db", "executions.db"].iter().all(may_write) {
+            return;
+        }
+        still.signal(Signal::CONT);
+        thread::sleep(Duration::from_millis(7));
+    }
+}
+
 /// The numbers that the handler heard of each object, in the order in which they were sent.
 fn heard(server: &HandlerServer) -> BTreeMap<i64, Vec<i64>> {
     let mut heard: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
@@ -73,7 +92,7 @@ fn race(pauses: usize, others: usize) {
     let still = Deliverer::start(&home);
     wait_for("four slow calls", || server.calls().len() == 4);
     // Its lease was renewed just now, or will be: what is queued is queued under it.
-    still.signal(Signal::STOP);
+    stand_still(&home, &still);
     is_slow.store(false, Ordering::Relaxed);
     let all_others: Vec<Deliverer> = (0..others).map(|_| Deliverer::start(&home)).collect();
     wait_for("the others to tell everything", || {
@@ -82,7 +101,7 @@ fn race(pauses: usize, others: usize) {
     for _ in 0..pauses {
         still.signal(Signal::CONT);
         thread::sleep(Duration::from_millis(400));
-        still.signal(Signal::STOP);
+        stand_still(&home, &still);
         thread::sleep(Duration::from_millis(LEASE));
     }
     still.signal(Signal::CONT);
@@ -127,7 +146,7 @@ fn a_host_that_stood_still_alone_goes_on_with_what_nobody_took() {
     }
     let alone = Deliverer::start(&home);
     wait_for("some of it", || server.calls().len() > 5);
-    alone.signal(Signal::STOP);
+    stand_still(&home, &alone);
     thread::sleep(Duration::from_millis(LEASE + 300));
     alone.signal(Signal::CONT);
     assert!(settled(&host).iter().all(|delivery| delivery.status == DeliveryStatus::Done));

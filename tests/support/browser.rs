@@ -160,8 +160,15 @@ impl Browser {
 
     #[track_caller]
     pub(crate) fn click(&self, selector: &str) {
-        let element = self.element(selector);
-        self.post(&format!("/element/{element}/click"), &json!({}));
+        // Another page may come between the two: then nothing was clicked, and it is looked for in that one.
+        wait_for(selector, || {
+            let path = format!("/element/{}/click", self.element(selector));
+            match self.run("POST", &path, Some(&json!({}))) {
+                Ok(_) => true,
+                Err(problem) if problem.contains("stale element reference") => false,
+                Err(problem) => panic!("{path}: {problem}"),
+            }
+        });
     }
 
     /// Presses keys, wherever the focus is.

@@ -37,6 +37,10 @@ fn what_a_plugin_leaves_keeps_nobody_waiting() {
         let home = Home::new();
         let host = confined(&home, "Rogue", "rogue");
         let other = confined(&home, "Healthy", "healthy");
+        // What it does takes long where much else goes on.
+        let runtime = home.file("runtime.json", r#"{"deadline_ms": 120000, "limits": {"cpu_ms": 60000}}"#);
+        home.run(&["setplugin", "rogue", "--runtime", &runtime]).succeeded();
+        host.refresh().expect("readable");
         for (deed, what) in [("litter", "16000"), ("deep", "1500")] {
             perform(&host, "Rogue", deed, what).expect("it may");
             // Its worker ends, with all that.
@@ -60,9 +64,9 @@ fn what_a_plugin_leaves_keeps_nobody_waiting() {
 
 #[test]
 fn what_a_worker_holds_beside_its_memory_is_bounded_and_it_is_killed_first() {
-    let home = Home::new();
-    let host = confined(&home, "Rogue", "rogue");
     for _ in 0..rounds() {
+        let home = Home::new();
+        let host = confined(&home, "Rogue", "rogue");
         assert_eq!(perform(&host, "Rogue", "oom", "").expect("readable"), "\"1000\"");
         assert_eq!(perform(&host, "Rogue", "escapes", "").expect("it answers"), "[]");
         let limit = host.show("rogue").expect("there").runtime.limits.open_files;

@@ -113,7 +113,7 @@ pub struct UsageApiSettingsError(String);
 /// The usage API over HTTP. Connections are kept alive; redirects are not followed, and no proxy is taken from the environment.
 pub struct HttpUsageApi {
     client: HttpClient,
-    limits: Limits,
+    limits: Limits<'static>,
     /// When a kept connection was found closed last.
     closed: Mutex<Option<Instant>>,
     base: String,
@@ -172,7 +172,7 @@ impl HttpUsageApi {
         let limits = Limits {
             whole: Duration::from_millis(settings.timeout_ms),
             connect: Duration::from_millis(settings.connect_timeout_ms),
-            send_before: None,
+            begin: None,
         };
         let settle_time = Duration::from_millis(settings.settle_ms.unwrap_or(settings.timeout_ms));
         Ok(HttpUsageApi {

@@ -13,6 +13,7 @@ use crate::{
     dispatch::{Dispatcher, status_of},
     events::{Answer, Called, HandlerStatus, Listener, ListenerKind, Mode, RetryPolicy},
     executions::{ExecutionStatus, Name, Note},
+    http_client::Begin,
     ledger::{Settled, Verdict},
     runtime::is_outage,
 };
@@ -112,11 +113,23 @@ pub(super) fn run(shared: &Shared, queued: Queued) {
         }
     };
     let (start, listener) = (Instant::now(), held.listener.clone());
+    let announce = || match shared.announcements.announce(held.number) {
+        Ok(announced) => Some(announced),
+        Err(error) => {
+            tracing::warn!("a delivery that is begun can't be announced to other hosts: {error}");
+            None
+        }
+    };
     let attempt = || match listener.kind {
-        ListenerKind::Handler => call_handler(shared, &listener.name, &event, until),
-        // Between this look and the call is no more than a look into a table.
-        ListenerKind::Plugin if steady_ms() >= until => None,
-        ListenerKind::Plugin => Some((call_plugin(shared, &listener.name, &event), RetryPolicy::default())),
+        ListenerKind::Handler => {
+            call_handler(shared, &listener.name, &event, Begin { before: until, announce: &announce })
+        }
+        ListenerKind::Plugin => {
+            // Nobody can tell where in it the plugin does what it does: it is announced until it returns.
+            let _announced = announce();
+            let call = || (call_plugin(shared, &listener.name, &event), RetryPolicy::default());
+            (steady_ms() < until).then(call)
+        }
     };
     // A fault of this program's own must not stop the lane.
     let attempted = catch_unwind(AssertUnwindSafe(attempt)).unwrap_or_else(|_| {
@@ -158,7 +171,7 @@ pub(super) fn run(shared: &Shared, queued: Queued) {
 }
 
 /// Calls a handler, unless the lease ends before anything is sent to it.
-fn call_handler(shared: &Shared, name: &str, event: &Event, until: i64) -> Option<(Attempt, RetryPolicy)> {
+fn call_handler(shared: &Shared, name: &str, event: &Event, begin: Begin<'_>) -> Option<(Attempt, RetryPolicy)> {
     let listeners = shared.dispatcher.listeners();
     let Some(handler) = listeners.handler(name) else {
         let problem = "the handler is gone".to_owned();
@@ -166,7 +179,7 @@ fn call_handler(shared: &Shared, name: &str, event: &Event, until: i64) -> Optio
         return Some((attempt, RetryPolicy::default()));
     };
     let deadline = handler.deadline();
-    let Called { answer, response } = shared.dispatcher.phases().caller.call(handler, event, deadline, Some(until));
+    let Called { answer, response } = shared.dispatcher.phases().caller.call(handler, event, deadline, Some(begin));
     let attempt = match answer {
         Answer::Passed { .. } => Attempt::success(response),
         Answer::NotBegun => return None,

@@ -74,7 +74,7 @@ impl Lanes {
             // A full lane isn't looked at: that would walk over all that it holds.
             if room > 0 && shared.ledger.is_due(&listener)? {
                 let lapses = shared.lapses();
-                let held = shared.ledger.take(&listener, &shared.holder, shared.until(), room)?;
+                let held = shared.take(&listener, room)?;
                 self.put(shared, held, lapses);
             }
         }

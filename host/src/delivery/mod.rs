@@ -4,6 +4,7 @@
 //! holds under a lease, which is renewed as long as the host lives; a delivery whose lease ran out is not begun. What became of
 //! deliveries is settled by one thread, many at once, and only then the next delivery of the same object runs.
 
+mod announced;
 mod attempt;
 mod lanes;
 
@@ -24,10 +25,12 @@ use crate::{
     crash_point,
     database::steady_ms,
     dispatch::Dispatcher,
+    events::Listener,
     executions::Note,
-    ledger::{Ledger, LedgerError, Settled},
+    ledger::{Held, Ledger, LedgerError, Settled},
     private,
 };
+use announced::Announcements;
 pub(crate) use attempt::takes;
 use lanes::{Lanes, Queued};
 
@@ -65,6 +68,9 @@ struct Shared {
     ended: Mutex<Sender<Ended>>,
     wake: Wake,
     is_ended: AtomicBool,
+    announcements: Arc<Announcements>,
+    /// The folder of the home's locks.
+    locks: PathBuf,
     /// Held as long as this host delivers: by it others tell that it is no more.
     _alive: File,
     alive_path: PathBuf,
@@ -100,8 +106,13 @@ impl Wake {
 }
 
 impl Shared {
+    /// For how many milliseconds a lease is taken.
+    fn lease_ms(&self) -> i64 {
+        i64::try_from(self.lease_time.as_millis()).unwrap_or(i64::MAX)
+    }
+
     fn until(&self) -> i64 {
-        steady_ms() + i64::try_from(self.lease_time.as_millis()).unwrap_or(i64::MAX)
+        steady_ms().saturating_add(self.lease_ms())
     }
 
     /// How much sooner a lease is taken for ended than it ends.
@@ -120,6 +131,13 @@ impl Shared {
         let until = self.lease.load(Ordering::Acquire);
         let is_own = self.lapses.load(Ordering::Acquire) == queued.lapses;
         (steady_ms() < until && is_own).then_some(until)
+    }
+
+    /// Takes deliveries of a listener, but for those that another host is just beginning: one whose lease ran out, and that stands
+    /// still.
+    fn take(&self, listener: &Listener, most: usize) -> Result<Vec<Held>, LedgerError> {
+        let announced = |holder: &str| announced::announced_by(&self.locks, holder);
+        self.ledger.take(listener, &self.holder, self.lease_ms(), most, &announced)
     }
 
     /// Whether the lease lasts.
@@ -176,6 +194,7 @@ impl Deliverer {
         let alive = private::new_file(&unnamed)?;
         alive.lock()?;
         fs::rename(&unnamed, &alive_path)?;
+        let announcements = Announcements::new(locks, &holder);
         let (ended, to_settle) = mpsc::channel();
         let ledger = Arc::clone(&dispatcher.phases().ledger);
         let shared = Arc::new(Shared {
@@ -190,6 +209,8 @@ impl Deliverer {
             ended: Mutex::new(ended),
             wake,
             is_ended: AtomicBool::new(false),
+            announcements,
+            locks: locks.to_owned(),
             _alive: alive,
             alive_path,
         });
@@ -280,6 +301,7 @@ fn sweep(locks: &Path, ledger: &Ledger) -> io::Result<()> {
         let is_gone = || File::options().write(true).open(entry.path()).is_ok_and(|file| file.try_lock().is_ok());
         if !holders.iter().any(|known| known == holder) && is_gone() {
             let _ = fs::remove_file(entry.path());
+            announced::forget(locks, holder);
         }
     }
     Ok(())
@@ -306,6 +328,7 @@ fn recover(shared: &Shared, locks: &Path) -> Result<(), LedgerError> {
                 );
             }
             let _ = fs::remove_file(&path);
+            announced::forget(locks, &holder);
         }
     }
     Ok(())
@@ -345,8 +368,8 @@ fn settle_all(shared: &Arc<Shared>, to_settle: &Receiver<Ended>) {
         loop {
             // Read before: what the lease's end takes away meanwhile must not be queued as if it were held.
             let lapses = shared.lapses();
-            let until = (!shared.is_ended()).then(|| shared.until());
-            match shared.ledger.settle(&shared.holder, until, &settled) {
+            let hold_for = (!shared.is_ended()).then(|| shared.lease_ms());
+            match shared.ledger.settle(&shared.holder, hold_for, &settled) {
                 Ok(next) => {
                     shared.lanes.put(shared, next, lapses);
                     break;

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     database::steady_ms,
-    http_client::{HttpClient, Limits, Repeat, Unanswered},
+    http_client::{Begin, HttpClient, Limits, Repeat, Unanswered},
 };
 
 /// What is posted.
@@ -31,8 +31,8 @@ pub(super) struct Post<'a> {
     pub(super) idempotency_key: &'a str,
     pub(super) envelope: &'a [u8],
     pub(super) limit: Duration,
-    /// Nothing is sent from this time of the steady clock on, if there is one.
-    pub(super) send_before: Option<i64>,
+    /// Until when it may be begun, if that is limited.
+    pub(super) begin: Option<Begin<'a>>,
 }
 
 /// Calls handlers over HTTP. Connections are kept alive.
@@ -97,7 +97,7 @@ impl Client {
         let bad =
             |error| Unanswered { error: ureq::Error::Http(error), was_sent: false, was_on_stale_connection: false };
         let request = request.body(post.envelope).map_err(bad)?;
-        let limits = Limits { whole: left, connect: LONGEST_REACHING, send_before: post.send_before };
+        let limits = Limits { whole: left, connect: LONGEST_REACHING, begin: post.begin };
         // The key tells the handler when it is sent again.
         self.client.send(&request, limits, Repeat::Safe)
     }
@@ -196,8 +196,8 @@ fn timed_out(limit: Duration) -> Answer {
 fn failed(unanswered: &Unanswered, post: &Post<'_>) -> Answer {
     let error = &unanswered.error;
     if !unanswered.was_sent {
-        return match post.send_before {
-            Some(time) if steady_ms() >= time => Answer::NotBegun,
+        return match post.begin {
+            Some(begin) if steady_ms() >= begin.before => Answer::NotBegun,
             _ if unanswered.is_bad_request() => Answer::Failed(format!("it can't be called: {error}")),
             _ => Answer::Again { problem: format!("it can't be reached: {error}"), after: None },
         };

@@ -8,6 +8,7 @@ mod names;
 mod script;
 
 use std::{
+    any::Any,
     fmt::Write as _,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -27,7 +28,7 @@ pub use handler::{BadHandler, Handler, HandlerStatus, Mode, OnFailure, RetryPoli
 pub(crate) use names::EventNames;
 pub use names::{BadEventName, EventInfo, EventKind, UnknownEvent, standard_events};
 
-use crate::{database::steady_ms, runtime::ChildProgram};
+use crate::{database::steady_ms, http_client::Begin, runtime::ChildProgram};
 
 /// Something that is about to happen or happened, as a backend tells of it.
 ///
@@ -133,8 +134,8 @@ impl Caller {
         Caller { client: http::Client::new(options.allowed_hosts.clone()), program }
     }
 
-    /// Calls a handler on this thread. Nothing is begun from a time of the steady clock on, if there is one.
-    pub(crate) fn call(&self, handler: &Handler, event: &Event, limit: Duration, begin_before: Option<i64>) -> Called {
+    /// Calls a handler on this thread, if it may be begun yet.
+    pub(crate) fn call(&self, handler: &Handler, event: &Event, limit: Duration, begin: Option<Begin<'_>>) -> Called {
         let envelope = match serde_json::to_vec(event) {
             Ok(envelope) => envelope,
             Err(error) => {
@@ -150,12 +151,18 @@ impl Caller {
                 idempotency_key: &idempotency_key(&event.id, ListenerKind::Handler, &handler.name),
                 envelope: &envelope,
                 limit,
-                send_before: begin_before,
+                begin,
             }),
-            Task::Script(_) if begin_before.is_some_and(|time| steady_ms() >= time) => {
-                Called { answer: Answer::NotBegun, response: String::new() }
+            Task::Script(words) => {
+                let may_begin = || match begin {
+                    None => Some(Box::new(()) as Box<dyn Any>),
+                    Some(begin) => {
+                        let announced = (begin.announce)();
+                        (steady_ms() < begin.before).then(|| Box::new(announced) as Box<dyn Any>)
+                    }
+                };
+                script::call(&self.program, handler, words, &event.id, &envelope, limit, &may_begin)
             }
-            Task::Script(words) => script::call(&self.program, handler, words, &event.id, &envelope, limit),
         }
     }
 }

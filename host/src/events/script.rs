@@ -1,6 +1,9 @@
 //! Calling a handler that is a script. `docs/handlers.md` is the contract.
 
-use std::time::{Duration, Instant};
+use std::{
+    any::Any,
+    time::{Duration, Instant},
+};
 
 use super::{
     answer::{Answer, Body, Called, KEPT_RESPONSE, LARGEST_ANSWER, response},
@@ -21,6 +24,7 @@ pub(super) fn call(
     event_id: &str,
     envelope: &[u8],
     limit: Duration,
+    may_begin: &dyn Fn() -> Option<Box<dyn Any>>,
 ) -> Called {
     // The operator's own arguments come behind it.
     let mut all: Vec<String> = words.to_vec();
@@ -32,6 +36,7 @@ pub(super) fn call(
         deadline: Instant::now() + limit,
         most_output: LARGEST_ANSWER,
         most_errors: KEPT_RESPONSE,
+        may_begin,
     };
     match run_script(program, &script) {
         Ok(end) => answered(handler.mode, limit, &end),
@@ -62,6 +67,7 @@ fn answered(mode: Mode, limit: Duration, end: &ScriptEnd) -> Called {
         ScriptExit::Signal(how) => {
             Answer::Again { problem: with_errors(how.replacen("it", "the script", 1)), after: None }
         }
+        ScriptExit::NotBegun => Answer::NotBegun,
         ScriptExit::TimedOut => Answer::TimedOut(format!("timed out after {} s: outcome unknown", limit.as_secs_f64())),
     };
     // Both are kept, what it answered first.

@@ -1,6 +1,11 @@
 //! Connections of a client: made when none is kept, and watched, so that it is known what of a request went over the wire.
 
-use std::{cell::Cell, fmt, io, time::Duration};
+use std::{
+    any::Any,
+    cell::{Cell, RefCell},
+    fmt, io,
+    time::Duration,
+};
 
 use ureq::{
     Error,
@@ -21,23 +26,34 @@ pub(super) struct OnWire {
     pub(super) is_reused: bool,
     /// Something of it was sent, or perhaps was.
     pub(super) is_sent: bool,
+    /// It was too late to send all of it.
+    pub(super) is_late: bool,
     /// Something of its answer came.
     pub(super) is_answered: bool,
 }
 
 thread_local! {
-    static ON_WIRE: Cell<OnWire> = const { Cell::new(OnWire { is_reused: false, is_sent: false, is_answered: false }) };
+    static ON_WIRE: Cell<OnWire> =
+        const { Cell::new(OnWire { is_reused: false, is_sent: false, is_late: false, is_answered: false }) };
     /// Kept connections are not used by this thread now.
     static WANTS_NEW: Cell<bool> = const { Cell::new(false) };
+    /// What tells others that this thread is sending.
+    static ANNOUNCED: RefCell<Option<Box<dyn Any>>> = const { RefCell::new(None) };
     /// The time of the steady clock from which this thread must not begin to send.
     static SEND_BEFORE: Cell<i64> = const { Cell::new(i64::MAX) };
 }
 
-/// Begins a request on this thread.
-pub(super) fn begin(wants_new: bool, send_before: i64) {
+/// Begins a request on this thread. What was announced is dropped when it was sent.
+pub(super) fn begin(wants_new: bool, send_before: i64, announced: Option<Box<dyn Any>>) {
+    ANNOUNCED.replace(announced);
     ON_WIRE.set(OnWire::default());
     WANTS_NEW.set(wants_new);
     SEND_BEFORE.set(send_before);
+}
+
+/// Ends a request on this thread: whether it was sent or not, it is no more.
+pub(super) fn end() {
+    ANNOUNCED.take();
 }
 
 /// Returns what became of the request that this thread began last.
@@ -132,10 +148,12 @@ impl<In: Transport> Transport for Watched<In> {
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
+        // Looked at for each piece: a process may stand still between two, and what lacks its end is no request.
+        if crate::database::steady_ms() >= SEND_BEFORE.get() {
+            note(|on_wire| on_wire.is_late = true);
+            return Err(Error::Io(io::Error::new(io::ErrorKind::TimedOut, "it was too late to begin")));
+        }
         if !on_wire().is_sent {
-            if crate::database::steady_ms() >= SEND_BEFORE.get() {
-                return Err(Error::Io(io::Error::new(io::ErrorKind::TimedOut, "it was too late to begin")));
-            }
             let is_reused = self.has_answered;
             note(|on_wire| (on_wire.is_sent, on_wire.is_reused) = (true, is_reused));
         }
@@ -143,6 +161,8 @@ impl<In: Transport> Transport for Watched<In> {
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
+        // All of it was sent.
+        ANNOUNCED.take();
         let is_more = self.inner.await_input(timeout)?;
         if is_more {
             self.has_answered = true;

@@ -6,7 +6,11 @@
 mod connection;
 mod names;
 
-use std::time::{Duration, Instant};
+use std::{
+    any::Any,
+    fmt,
+    time::{Duration, Instant},
+};
 
 use ureq::{
     Agent, Body, Error, Timeout,
@@ -23,20 +27,20 @@ pub(crate) struct HttpClient(Agent);
 
 /// How long a request may take.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Limits {
+pub(crate) struct Limits<'a> {
     /// From the beginning to the last byte of the answer.
     pub(crate) whole: Duration,
     /// Until there is a connection.
     pub(crate) connect: Duration,
-    /// Nothing is sent from this time on, in milliseconds of [`steady_ms`](crate::database::steady_ms).
-    pub(crate) send_before: Option<i64>,
+    /// Until when it may be begun, if that is limited.
+    pub(crate) begin: Option<Begin<'a>>,
 }
 
 /// Why a request has no answer.
 #[derive(Debug)]
 pub(crate) struct Unanswered {
     pub(crate) error: Error,
-    /// Whether anything of the request may have reached the other side.
+    /// Whether the request may have reached the other side, to its end or nearly so.
     pub(crate) was_sent: bool,
     /// Whether its connection had carried another request, and ended before anything was answered.
     pub(crate) was_on_stale_connection: bool,
@@ -54,6 +58,21 @@ impl Unanswered {
     /// Whether the request itself can't be sent to anybody.
     pub(crate) fn is_bad_request(&self) -> bool {
         !self.was_sent && matches!(self.error, Error::Http(_) | Error::BadUri(_))
+    }
+}
+
+/// Until when something may be begun, and how others are told that it is being.
+#[derive(Clone, Copy)]
+pub(crate) struct Begin<'a> {
+    /// It isn't begun from this time on, in milliseconds of [`steady_ms`](crate::database::steady_ms).
+    pub(crate) before: i64,
+    /// Tells others, before the time is looked at, until what is returned is dropped: once it is begun.
+    pub(crate) announce: &'a (dyn Fn() -> Option<Box<dyn Any>> + Sync),
+}
+
+impl fmt::Debug for Begin<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Begin").field("before", &self.before).finish_non_exhaustive()
     }
 }
 
@@ -91,7 +110,7 @@ impl HttpClient {
     pub(crate) fn send(
         &self,
         request: &Request<&[u8]>,
-        limits: Limits,
+        limits: Limits<'_>,
         repeat: Repeat,
     ) -> Result<Response<Body>, Unanswered> {
         let deadline = Instant::now() + limits.whole;
@@ -106,11 +125,12 @@ impl HttpClient {
     fn send_once(
         &self,
         request: &Request<&[u8]>,
-        limits: Limits,
+        limits: Limits<'_>,
         deadline: Instant,
         wants_new: bool,
     ) -> Result<Response<Body>, Unanswered> {
-        connection::begin(wants_new, limits.send_before.unwrap_or(i64::MAX));
+        let send_before = limits.begin.map_or(i64::MAX, |begin| begin.before);
+        connection::begin(wants_new, send_before, limits.begin.and_then(|begin| (begin.announce)()));
         // At least a moment: no time at all would mean no limit.
         let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         // A little less, so that it is told which of them it was: before there is a connection, nothing was done.
@@ -124,13 +144,18 @@ impl HttpClient {
         } else {
             copy.body(*request.body()).map_err(Error::Http).and_then(|request| self.run(request, left, connect))
         };
+        connection::end();
         answered.map_err(|error| {
             let on_wire = connection::on_wire();
             let is_closed = !matches!(error, Error::Timeout(_));
             Unanswered {
                 error,
-                was_sent: on_wire.is_sent,
-                was_on_stale_connection: on_wire.is_sent && on_wire.is_reused && !on_wire.is_answered && is_closed,
+                was_sent: on_wire.is_sent && !on_wire.is_late,
+                was_on_stale_connection: on_wire.is_sent
+                    && !on_wire.is_late
+                    && on_wire.is_reused
+                    && !on_wire.is_answered
+                    && is_closed,
             }
         })
     }
@@ -181,7 +206,7 @@ mod tests {
         let (port, serving) = server();
         let client = HttpClient::new(8, 8);
         let second = Duration::from_secs(20);
-        let limits = Limits { whole: second, connect: second, send_before: None };
+        let limits = Limits { whole: second, connect: second, begin: None };
         let send = |method: &str| {
             let request = Request::builder().method(method).uri(format!("http://localhost:{port}/"));
             client.send(&request.body(&b""[..]).expect("a request"), limits, Repeat::Safe).expect("answered");
@@ -201,12 +226,13 @@ mod tests {
         let (port, serving) = server();
         let client = HttpClient::new(8, 8);
         let second = Duration::from_secs(20);
-        let mut limits = Limits { whole: second, connect: second, send_before: Some(0) };
+        let begin = |before| Some(Begin { before, announce: &|| None });
+        let mut limits = Limits { whole: second, connect: second, begin: begin(0) };
         let request = Request::builder().method("DELETE").uri(format!("http://127.0.0.1:{port}/"));
         let request = request.body(&b""[..]).expect("a request");
         let unanswered = client.send(&request, limits, Repeat::Safe).expect_err("it is too late");
         assert!(!unanswered.was_sent, "{unanswered:?}");
-        limits.send_before = Some(i64::MAX);
+        limits.begin = begin(i64::MAX);
         client.send(&request, limits, Repeat::Safe).expect("answered");
         serving.join().expect("it ends");
     }

@@ -1,6 +1,9 @@
 //! How a host takes deliveries, and tells what became of them.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use rusqlite::{OptionalExtension, Row, params};
 
@@ -95,26 +98,45 @@ impl Ledger {
         Ok(is_due.query_row(params![listener.kind.name(), listener.name, now, steady_ms()], |row| row.get(0))?)
     }
 
-    /// Takes deliveries of a listener, the ones that are due for longest first.
+    /// Takes deliveries of a listener for so many milliseconds, the ones that are due for longest first. `announced` tells what a host
+    /// whose lease ran out is just beginning: that is left alone.
     pub(crate) fn take(
         &self,
         listener: &Listener,
         holder: &str,
-        until: i64,
+        hold_for: i64,
         most: usize,
+        announced: &dyn Fn(&str) -> HashSet<i64>,
     ) -> Result<Vec<Held>, LedgerError> {
         let now = self.now()?;
         let mut writer = self.writer()?;
         let transaction = schema::begin(&mut writer.quick)?;
+        // In this order: who announces something after this time looks at a lease that has run out.
+        let (at, mut begun) = (steady_ms(), HashSet::new());
+        {
+            let mut lapsed = transaction.prepare_cached(
+                "SELECT DISTINCT holder FROM delivery WHERE holder IS NOT NULL AND holder != ?1 AND held_until <= ?2",
+            )?;
+            let mut holders = lapsed.query(params![holder, at])?;
+            while let Some(row) = holders.next()? {
+                begun.extend(announced(&row.get::<_, String>(0)?));
+            }
+        }
+        let begun: Vec<String> = begun.iter().map(i64::to_string).collect();
+        let begun = format!("[{}]", begun.join(","));
         let mut statement = transaction.prepare_cached(&format!(
             "UPDATE delivery SET holder = ?4, held_until = ?5, taken = taken + 1, lease = lease + 1
              WHERE number IN (SELECT number FROM delivery WHERE state = 0 AND kind = ?1 AND listener = ?2 AND due <= ?3
-                              AND held_until <= ?7 AND holder IS NOT ?4 ORDER BY due, number LIMIT ?6)
+                              AND held_until <= ?7 AND holder IS NOT ?4
+                              AND number NOT IN (SELECT value FROM json_each(?8)) ORDER BY due, number LIMIT ?6)
              RETURNING {RETURNED}"
         ))?;
         let most = i64::try_from(most).unwrap_or(i64::MAX);
         let rows = statement
-            .query_map(params![listener.kind.name(), listener.name, now, holder, until, most, steady_ms()], held)?
+            .query_map(
+                params![listener.kind.name(), listener.name, now, holder, at.saturating_add(hold_for), most, at, begun],
+                held,
+            )?
             .collect::<Result<Vec<_>, _>>();
         drop(statement);
         let mut taken = rows?;
@@ -154,13 +176,20 @@ impl Ledger {
     }
 
     /// Notes what became of deliveries, and lets the next ones of their objects run: held by the same host, to which they are
-    /// answered, or, without a time until when, by anybody.
+    /// answered, for so many milliseconds, or, without a time, by anybody.
     ///
     /// What the host holds no longer, because its lease ran out, is left alone: whoever took it notes what becomes of it.
-    pub(crate) fn settle(&self, holder: &str, until: Option<i64>, all: &[Settled]) -> Result<Vec<Held>, LedgerError> {
+    pub(crate) fn settle(
+        &self,
+        holder: &str,
+        hold_for: Option<i64>,
+        all: &[Settled],
+    ) -> Result<Vec<Held>, LedgerError> {
         let now = self.now()?;
         let mut writer = self.writer()?;
         let transaction = schema::begin_counted(&mut writer.durable)?;
+        // From when nobody has to be waited for any more: a lease that was renewed meanwhile must not be longer than these.
+        let until = hold_for.map(|time| steady_ms().saturating_add(time));
         let mut next = Vec::new();
         {
             let mut settle = transaction.prepare_cached(
@@ -278,18 +307,19 @@ mod tests {
                 record(&ledger, name, 0..waiting);
             }
             record(&ledger, "good", 0..1);
-            ledger.take(&listener("hangs"), "host", steady_ms() + 60_000, 256).expect("taken");
-            let take = |until| ledger.take(&listener("good"), "host", until, 256).expect("taken");
+            let nothing = |_: &str| HashSet::new();
+            ledger.take(&listener("hangs"), "host", 60_000, 256, &nothing).expect("taken");
+            let take = || ledger.take(&listener("good"), "host", 60_000, 256, &nothing).expect("taken");
             let settle = |held: Vec<Held>| {
                 let settled = |held| Settled { held, verdict: Verdict::Done };
                 let all: Vec<Settled> = held.into_iter().map(settled).collect();
-                ledger.settle("host", Some(steady_ms() + 60_000), &all).expect("settled");
+                ledger.settle("host", Some(60_000), &all).expect("settled");
             };
             [
                 steps(&ledger, || drop(ledger.ready_listeners().expect("found"))),
                 steps(&ledger, || assert!(ledger.is_due(&listener("good")).expect("found"))),
                 steps(&ledger, || record(&ledger, "good", 1..2)),
-                steps(&ledger, || settle(take(steady_ms() + 60_000))),
+                steps(&ledger, || settle(take())),
             ]
         });
         for (few, many) in costs[0].into_iter().zip(costs[1]) {

@@ -1,6 +1,7 @@
 //! Running an operator's script: bounded in time and in what it writes, and ended with everything that it started.
 
 use std::{
+    any::Any,
     io::{self, Read, Write},
     process::{Child, Command, ExitStatus},
     sync::{Arc, Mutex, PoisonError},
@@ -29,6 +30,8 @@ pub(crate) struct Script<'a> {
     /// The most that is kept of what it writes to standard output, and the most of standard error.
     pub(crate) most_output: usize,
     pub(crate) most_errors: usize,
+    /// Asked right before it is started: `None` if it must not be any more; what it returns is dropped when it is started.
+    pub(crate) may_begin: &'a dyn Fn() -> Option<Box<dyn Any>>,
 }
 
 /// How a script ended.
@@ -51,6 +54,8 @@ pub(crate) enum ScriptExit {
     Signal(String),
     /// It was ended at the deadline.
     TimedOut,
+    /// It was not started, because it was too late to.
+    NotBegun,
 }
 
 /// The exit code with which the child process says that the script couldn't be started, with the reason on standard error.
@@ -74,7 +79,12 @@ pub(crate) fn run_script(program: &ChildProgram, script: &Script<'_>) -> io::Res
     let output = Kept::start(output, End::Beginning, script.most_output)?;
     let errors = Kept::start(errors, End::End, script.most_errors)?;
     command.stdin(its_input).stdout(its_output).stderr(its_errors);
+    let Some(begun) = (script.may_begin)() else {
+        let (output, errors) = (Vec::new(), String::new());
+        return Ok(ScriptEnd { how: ScriptExit::NotBegun, output, is_cut: false, errors });
+    };
     let mut child = starter::spawn(command)?;
+    drop(begun);
     let ended = wait(&mut child, script.deadline);
     // Whatever it started goes with it, also after a good end; only then do the pipes end.
     end(&mut child);
