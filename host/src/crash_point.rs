@@ -18,6 +18,22 @@ pub(crate) fn reached(step: &str) {
 #[cfg(not(debug_assertions))]
 pub(crate) fn reached(_step: &str) {}
 
+/// Lets the process stand still if `BILLHOOK_STOP_AT` names this step, the first time that it is reached.
+#[cfg(debug_assertions)]
+pub(crate) fn stands_still(_step: &str) {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    static WAS_REACHED: AtomicBool = AtomicBool::new(false);
+    #[cfg(unix)]
+    if std::env::var_os("BILLHOOK_STOP_AT").is_some_and(|named| named == _step)
+        && !WAS_REACHED.swap(true, Ordering::Relaxed)
+    {
+        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP);
+    }
+}
+
+#[cfg(not(debug_assertions))]
+pub(crate) fn stands_still(_step: &str) {}
+
 /// Returns a number that a test sets in the environment, such as another clock or another lease. Nothing in release builds.
 pub(crate) fn number(_name: &str) -> Option<i64> {
     #[cfg(debug_assertions)]

@@ -21,8 +21,8 @@ use rustix::{
 
 use crate::private;
 
-/// What names of the files begin with.
-const BEGINS: &str = "sends-";
+/// The folder of the files, among the locks.
+const FOLDER: &str = "sending";
 
 /// The announcements of a host: a file for each that it makes at the same time.
 pub(super) struct Announcements {
@@ -50,9 +50,9 @@ impl Drop for Announced {
 }
 
 impl Announcements {
-    pub(super) fn new(folder: &Path, holder: &str) -> Arc<Self> {
-        let prefix = format!("{BEGINS}{holder}-{}-", std::process::id());
-        Arc::new(Announcements { folder: folder.to_owned(), prefix, free: Mutex::default(), made: Mutex::default() })
+    pub(super) fn new(locks: &Path, holder: &str) -> Arc<Self> {
+        let prefix = format!("{holder}-{}-", std::process::id());
+        Arc::new(Announcements { folder: locks.join(FOLDER), prefix, free: Mutex::default(), made: Mutex::default() })
     }
 
     /// Announces a delivery, by its number, until what is returned is dropped.
@@ -69,6 +69,7 @@ impl Announcements {
 
     fn make(&self) -> io::Result<File> {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        private::folder(&self.folder)?;
         let path = self.folder.join(format!("{}{}", self.prefix, made.len()));
         let file = private::new_file(&path)?;
         made.push(path);
@@ -86,16 +87,16 @@ impl Drop for Announcements {
 
 /// The files of a host that are there, but for those of hosts in this process: closing one would give up its lock, and a host of this
 /// process doesn't stand still apart from it.
-fn files_of(folder: &Path, holder: &str) -> Vec<PathBuf> {
-    let own = format!("{BEGINS}{holder}-{}-", std::process::id());
-    let prefix = format!("{BEGINS}{holder}-");
+fn files_of(locks: &Path, holder: &str) -> Vec<PathBuf> {
+    let own = format!("{holder}-{}-", std::process::id());
+    let prefix = format!("{holder}-");
     let is_its = |name: &str| name.starts_with(&prefix) && !name.starts_with(&own);
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let entries = fs::read_dir(locks.join(FOLDER)).into_iter().flatten().flatten();
     entries.filter(|entry| entry.file_name().to_str().is_some_and(is_its)).map(|entry| entry.path()).collect()
 }
 
 /// The numbers of the deliveries that another host has announced.
-pub(super) fn announced_by(folder: &Path, holder: &str) -> HashSet<i64> {
+pub(super) fn announced_by(locks: &Path, holder: &str) -> HashSet<i64> {
     let announced = |path: PathBuf| {
         let file = File::options().read(true).write(true).open(path).ok()?;
         // Asked and not locked: a host doesn't wait for others to announce what it sends.
@@ -104,12 +105,12 @@ pub(super) fn announced_by(folder: &Path, holder: &str) -> HashSet<i64> {
         file.read_exact_at(&mut number, 0).ok()?;
         Some(i64::from_be_bytes(number))
     };
-    files_of(folder, holder).into_iter().filter_map(announced).collect()
+    files_of(locks, holder).into_iter().filter_map(announced).collect()
 }
 
 /// Deletes the files of a host that is no more.
-pub(super) fn forget(folder: &Path, holder: &str) {
-    for path in files_of(folder, holder) {
+pub(super) fn forget(locks: &Path, holder: &str) {
+    for path in files_of(locks, holder) {
         let _ = fs::remove_file(path);
     }
 }

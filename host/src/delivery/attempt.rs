@@ -9,6 +9,7 @@ use billhook_plugin_api::data::Event;
 
 use super::{Shared, lanes::Queued};
 use crate::{
+    crash_point,
     database::steady_ms,
     dispatch::{Dispatcher, status_of},
     events::{Answer, Called, HandlerStatus, Listener, ListenerKind, Mode, RetryPolicy},
@@ -128,7 +129,9 @@ pub(super) fn run(shared: &Shared, queued: Queued) {
             // Nobody can tell where in it the plugin does what it does: it is announced until it returns.
             let _announced = announce();
             let call = || (call_plugin(shared, &listener.name, &event), RetryPolicy::default());
-            (steady_ms() < until).then(call)
+            let is_in_time = steady_ms() < until;
+            crash_point::stands_still("before calling");
+            is_in_time.then(call)
         }
     };
     // A fault of this program's own must not stop the lane.

@@ -28,7 +28,7 @@ pub use handler::{BadHandler, Handler, HandlerStatus, Mode, OnFailure, RetryPoli
 pub(crate) use names::EventNames;
 pub use names::{BadEventName, EventInfo, EventKind, UnknownEvent, standard_events};
 
-use crate::{database::steady_ms, http_client::Begin, runtime::ChildProgram};
+use crate::{crash_point, database::steady_ms, http_client::Begin, runtime::ChildProgram};
 
 /// Something that is about to happen or happened, as a backend tells of it.
 ///
@@ -158,7 +158,9 @@ impl Caller {
                     None => Some(Box::new(()) as Box<dyn Any>),
                     Some(begin) => {
                         let announced = (begin.announce)();
-                        (steady_ms() < begin.before).then(|| Box::new(announced) as Box<dyn Any>)
+                        let is_in_time = steady_ms() < begin.before;
+                        crash_point::stands_still("before starting");
+                        is_in_time.then(|| Box::new(announced) as Box<dyn Any>)
                     }
                 };
                 script::call(&self.program, handler, words, &event.id, &envelope, limit, &may_begin)

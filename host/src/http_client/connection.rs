@@ -153,6 +153,7 @@ impl<In: Transport> Transport for Watched<In> {
             note(|on_wire| on_wire.is_late = true);
             return Err(Error::Io(io::Error::new(io::ErrorKind::TimedOut, "it was too late to begin")));
         }
+        crate::crash_point::stands_still("before sending");
         if !on_wire().is_sent {
             let is_reused = self.has_answered;
             note(|on_wire| (on_wire.is_sent, on_wire.is_reused) = (true, is_reused));
