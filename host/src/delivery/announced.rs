@@ -21,8 +21,8 @@ use rustix::{
 
 use crate::private;
 
-/// The folder of the files, among the locks.
-const FOLDER: &str = "sending";
+/// What the names of the files begin with, among the other locks.
+const SENDING: &str = "sending-";
 
 /// The announcements of a host: a file for each that it makes at the same time.
 pub(super) struct Announcements {
@@ -51,8 +51,8 @@ impl Drop for Announced {
 
 impl Announcements {
     pub(super) fn new(locks: &Path, holder: &str) -> Arc<Self> {
-        let prefix = format!("{holder}-{}-", std::process::id());
-        Arc::new(Announcements { folder: locks.join(FOLDER), prefix, free: Mutex::default(), made: Mutex::default() })
+        let prefix = own_prefix(holder);
+        Arc::new(Announcements { folder: locks.to_owned(), prefix, free: Mutex::default(), made: Mutex::default() })
     }
 
     /// Announces a delivery, by its number, until what is returned is dropped.
@@ -85,13 +85,18 @@ impl Drop for Announcements {
     }
 }
 
+/// What the names of a host's files in this process begin with.
+fn own_prefix(holder: &str) -> String {
+    format!("{SENDING}{holder}-{}-", std::process::id())
+}
+
 /// The files of a host that are there, but for those of hosts in this process: closing one would give up its lock, and a host of this
 /// process doesn't stand still apart from it.
 fn files_of(locks: &Path, holder: &str) -> Vec<PathBuf> {
-    let own = format!("{holder}-{}-", std::process::id());
-    let prefix = format!("{holder}-");
+    let own = own_prefix(holder);
+    let prefix = format!("{SENDING}{holder}-");
     let is_its = |name: &str| name.starts_with(&prefix) && !name.starts_with(&own);
-    let entries = fs::read_dir(locks.join(FOLDER)).into_iter().flatten().flatten();
+    let entries = fs::read_dir(locks).into_iter().flatten().flatten();
     entries.filter(|entry| entry.file_name().to_str().is_some_and(is_its)).map(|entry| entry.path()).collect()
 }
 
