@@ -28,6 +28,8 @@ pub(crate) fn stands_still(_step: &str) {
         && !WAS_REACHED.swap(true, Ordering::Relaxed)
     {
         let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP);
+        // Another thread may be the one that is told: this one must not go on until all are stopped.
+        std::thread::sleep(std::time::Duration::from_millis(200));
     }
 }
 

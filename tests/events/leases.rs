@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fs,
     process::Stdio,
     sync::{
         Arc,
@@ -15,7 +16,7 @@ use billhook::DeliveryStatus;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
-use super::{deliveries, event, http, settled};
+use super::{deliveries, event, handler, http, script, settled};
 use crate::support::{HandlerServer, Home, Killed, Reply, wait_for};
 
 /// How often each race is run: more for a long run, as `docs/contributing.md` says.
@@ -31,7 +32,12 @@ struct Deliverer(Killed);
 
 impl Deliverer {
     fn start(home: &Home) -> Self {
+        Self::start_with(home, &[])
+    }
+
+    fn start_with(home: &Home, environment: &[(&str, &str)]) -> Self {
         let mut command = home.command(&["deliver"]);
+        command.envs(environment.iter().copied());
         command.env("BILLHOOK_LEASE_MS", LEASE.to_string()).stdout(Stdio::null()).stderr(Stdio::null());
         Deliverer(Killed::start(&mut command))
     }
@@ -42,18 +48,23 @@ impl Deliverer {
     }
 }
 
-/// Lets a host stand still outside of a transaction: in the middle of one, it would hold the lock of the ledger or of the execution
-/// log, and nobody could note anything until it goes on.
-fn stand_still(home: &Home, still: &Deliverer) {
+/// Whether a host that stands still does so outside of a transaction: in the middle of one, it holds the lock of the ledger or of the
+/// execution log, and nobody can note anything until it goes on.
+fn is_outside_of_a_transaction(home: &Home) -> bool {
     let may_write = |name: &&str| {
         let path = home.path().join(name);
         let database = rusqlite::Connection::open(path).expect("opened");
         database.busy_timeout(Duration::from_millis(300)).expect("set");
         database.execute_batch("BEGIN IMMEDIATE; ROLLBACK").is_ok()
     };
+    ["ledger.db", "executions.db"].iter().all(may_write)
+}
+
+/// Lets a host stand still outside of a transaction.
+fn stand_still(home: &Home, still: &Deliverer) {
     loop {
         still.signal(Signal::STOP);
-        if ["ledger.db", "executions.db"].iter().all(may_write) {
+        if is_outside_of_a_transaction(home) {
             return;
         }
         still.signal(Signal::CONT);
@@ -66,6 +77,17 @@ fn heard(server: &HandlerServer) -> BTreeMap<i64, Vec<i64>> {
     let mut heard: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
     for call in server.calls() {
         let (object, number) = (call.at("/event/object_id"), call.at("/data/number"));
+        heard.entry(object.as_i64().expect("a number")).or_default().push(number.as_i64().expect("a number"));
+    }
+    heard
+}
+
+/// The same of envelopes, one in a line.
+fn heard_by_script(told: &str) -> BTreeMap<i64, Vec<i64>> {
+    let mut heard: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
+    for line in told.lines() {
+        let envelope: serde_json::Value = serde_json::from_str(line).expect("an envelope");
+        let (object, number) = (&envelope["event"]["object_id"], &envelope["data"]["number"]);
         heard.entry(object.as_i64().expect("a number")).or_default().push(number.as_i64().expect("a number"));
     }
     heard
@@ -153,6 +175,68 @@ fn a_host_that_stood_still_alone_goes_on_with_what_nobody_took() {
     for (object, numbers) in heard(&server) {
         assert_eq!(numbers, [0, 1, 2, 3, 4], "object {object}");
     }
+}
+
+#[test]
+fn what_a_host_that_stands_still_is_just_beginning_is_left_alone_until_it_goes_on_or_ends() {
+    for (step, ends) in [("before sending", false), ("before sending", true), ("before starting", false)] {
+        // Another of its threads may be in the middle of a transaction: then again.
+        assert!((0..20).any(|_| stands_still_at(step, ends)), "{step}, {ends}");
+    }
+}
+
+/// Lets a host stand still at a step, and go on or end. False where nobody else could deliver meanwhile.
+fn stands_still_at(step: &str, ends: bool) -> bool {
+    let home = Home::new();
+    let server = HandlerServer::start(|_| Reply::ok());
+    let (told, host) = (home.folder().join("told"), home.host());
+    let handler = match step {
+        "before sending" => http("a", "clients.create", &server),
+        _ => {
+            let text = format!("envelope=$(cat)\necho \"$envelope\" >> {}", told.display());
+            handler("a", "clients.create", script(&home, "tell.sh", &text))
+        }
+    };
+    host.add_handler(&handler).expect("added");
+    let emit = |object: i64, number: i64| {
+        host.emit(&event("clients.create", object, &json!({ "number": number }))).expect("recorded");
+    };
+    // One only: nothing else of the host is under way where it stands still.
+    emit(0, 0);
+    let all_heard = || match step {
+        "before sending" => heard(&server),
+        _ => heard_by_script(&fs::read_to_string(&told).unwrap_or_default()),
+    };
+    let still = Deliverer::start_with(&home, &[("BILLHOOK_STOP_AT", step)]);
+    let process = format!("/proc/{}/stat", still.0.0.id());
+    wait_for(&format!("a host to stand still {step}, {ends}"), || {
+        fs::read_to_string(&process).is_ok_and(|stat| stat.contains(") T "))
+    });
+    if !is_outside_of_a_transaction(&home) {
+        return false;
+    }
+    for number in 1..3 {
+        for object in 0..3 {
+            emit(object, number);
+        }
+    }
+    let other = Deliverer::start(&home);
+    let is_told = || [1, 2].map(|object| all_heard().get(&object).is_some_and(|numbers| numbers.len() >= 2));
+    wait_for("the other objects to be told of", || is_told() == [true, true]);
+    thread::sleep(Duration::from_millis(2 * LEASE));
+    let heard = all_heard();
+    assert!(!heard.contains_key(&0), "{step}: what is just beginning is nobody else's: {heard:?}");
+    if ends {
+        drop(still);
+    } else {
+        still.signal(Signal::CONT);
+    }
+    let all = settled(&host);
+    drop(other);
+    assert!(all.iter().all(|delivery| delivery.status == DeliveryStatus::Done), "{step}: {all:?}");
+    let whole = BTreeMap::from([(0, vec![0, 1, 2]), (1, vec![1, 2]), (2, vec![1, 2])]);
+    assert_eq!(all_heard(), whole, "{step}");
+    true
 }
 
 #[test]
