@@ -68,6 +68,13 @@ impl From<rusqlite::Error> for DatabaseError {
     }
 }
 
+impl DatabaseError {
+    /// Whether another process held the file for longer than it was waited for.
+    pub(crate) fn is_busy(&self) -> bool {
+        matches!(self, DatabaseError::Sql(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy))
+    }
+}
+
 /// What a commit survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Durability {

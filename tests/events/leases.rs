@@ -240,6 +240,34 @@ fn stands_still_at(step: &str, ends: bool) -> bool {
 }
 
 #[test]
+fn a_process_that_stands_still_in_the_middle_of_the_execution_log_holds_up_no_delivery() {
+    let (home, server) = (Home::new(), HandlerServer::start(|_| Reply::ok()));
+    let host = home.host();
+    host.add_handler(&http("a", "clients.create", &server)).expect("added");
+    let emit = |number: i64| {
+        host.emit(&event("clients.create", 0, &json!({ "number": number }))).expect("recorded");
+    };
+    emit(0);
+    let deliverer = Deliverer::start(&home);
+    settled(&host);
+    let mut holder = rusqlite::Connection::open(home.path().join("executions.db")).expect("opened");
+    let held = holder.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).expect("held");
+    // One after the other: waiting for the log each time would take minutes.
+    for number in 1..12 {
+        emit(number);
+    }
+    let all = settled(&host);
+    assert!(all.iter().all(|delivery| delivery.status == DeliveryStatus::Done), "{all:?}");
+    assert_eq!(heard(&server), BTreeMap::from([(0, (0..12).collect())]));
+    held.rollback().expect("given up");
+    // What could not be written is counted, and what is written again comes behind.
+    emit(12);
+    wait_for("what is not in the log to be counted", || host.dropped_executions().expect("readable") > 0);
+    assert_eq!(host.dropped_executions().expect("readable"), 11);
+    drop(deliverer);
+}
+
+#[test]
 fn thirteen_ends_of_hosts_use_up_no_attempt_of_a_listener() {
     let home = Home::new();
     let is_slow = Arc::new(AtomicBool::new(true));

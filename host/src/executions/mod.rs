@@ -219,13 +219,20 @@ pub(crate) struct ExecutionLog {
     opening: Mutex<()>,
     /// How many executions could not be written.
     lost: AtomicU64,
+    /// Another process held the file for longer than it was waited for.
+    is_held_up: AtomicBool,
 }
+
+/// How long a write waits for another process's transaction.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The same where the last one waited in vain.
+const MOMENT: Duration = Duration::from_millis(20);
 
 impl ExecutionLog {
     pub(crate) fn new(home: &Path, retention: Retention) -> Self {
         let path = home.join("executions.db");
         let (open, opening, lost) = (OnceLock::new(), Mutex::new(()), AtomicU64::new(0));
-        ExecutionLog { path, retention, open, opening, lost }
+        ExecutionLog { path, retention, open, opening, lost, is_held_up: AtomicBool::new(false) }
     }
 
     /// Whether there is one on disk: until something was called, there is nothing in it.
@@ -239,6 +246,7 @@ impl ExecutionLog {
             if self.open.get().is_none() {
                 let mut writer = database::connect(&self.path, Durability::Process)?;
                 database::prepare(&mut writer, &self.path, &FORMATS)?;
+                writer.busy_timeout(PATIENCE)?;
                 let searcher = database::connect(&self.path, Durability::Process)?;
                 let _ = self.open.set(Open { writer: Mutex::new(writer), searcher: Mutex::new(searcher) });
             }
@@ -255,8 +263,21 @@ impl ExecutionLog {
     }
 
     /// Writes notes, and how many were dropped before them.
+    ///
+    /// Deliveries are settled behind their notes. So another process that stands still in the middle of a change is waited for once;
+    /// until a write succeeds again, each is tried for a moment only.
     pub(crate) fn write(&self, notes: &[Note], dropped: u64) -> Result<(), ExecutionLogError> {
         let mut connection = self.writer()?;
+        let written = self.write_with(&mut connection, notes, dropped);
+        let is_busy = written.as_ref().is_err_and(|error| error.0.is_busy());
+        if self.is_held_up.swap(is_busy, Ordering::Relaxed) != is_busy {
+            connection.busy_timeout(if is_busy { MOMENT } else { PATIENCE })?;
+        }
+        written
+    }
+
+    fn write_with(&self, connection: &mut Connection, notes: &[Note], dropped: u64) -> Result<(), ExecutionLogError> {
+        let lost = self.lost.load(Ordering::Relaxed);
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         {
             let mut insert = transaction.prepare_cached(
@@ -280,13 +301,14 @@ impl ExecutionLog {
                     note.delivery
                 ])?;
             }
-            let dropped = dropped + self.lost.swap(0, Ordering::Relaxed);
+            let dropped = dropped + lost;
             if dropped > 0 {
                 let dropped = i64::try_from(dropped).unwrap_or(i64::MAX);
                 transaction.execute("INSERT INTO dropped (date, count) VALUES (?1, ?2)", [now_ms(), dropped])?;
             }
         }
         transaction.commit()?;
+        self.lost.fetch_sub(lost, Ordering::Relaxed);
         Ok(())
     }
 

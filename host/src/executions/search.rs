@@ -55,7 +55,7 @@ impl ExecutionLog {
         })
     }
 
-    /// How many calls were not noted because there were too many at once, as far as the log goes back.
+    /// How many calls were not noted because there were too many at once or it could not be written, as far as the log goes back.
     pub(crate) fn dropped(&self) -> Result<u64, ExecutionLogError> {
         if !self.exists() {
             return Ok(0);

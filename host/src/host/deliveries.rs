@@ -144,7 +144,7 @@ impl Host {
         Ok(Some(names.find(event).map_or_else(|_| event.to_owned(), |event| event.name)))
     }
 
-    /// How many calls are not in the execution log because there were too many at once.
+    /// How many calls are not in the execution log because there were too many at once or it could not be written.
     pub fn dropped_executions(&self) -> Result<u64, EventError> {
         Ok(self.shared.log.dropped()?)
     }

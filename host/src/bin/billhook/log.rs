@@ -74,7 +74,9 @@ pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> an
     executions.reverse();
     let dropped = host.dropped_executions()?;
     if dropped > 0 {
-        output.warning(&format!("{dropped} calls are not in the log: there were too many at once"));
+        output.warning(&format!(
+            "{dropped} calls are not in the log: there were too many at once, or it could not be written"
+        ));
     }
     if let Some(listener) = arguments.listener.as_deref().filter(|_| executions.is_empty()) {
         output.note("note", &unheard(&host, listener)?);
