@@ -1,7 +1,7 @@
 //! Hosts that stand still: what was theirs is told by others, and nothing of it a second time after what came later.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     process::Stdio,
     sync::{
@@ -46,6 +46,13 @@ impl Deliverer {
         let process = i32::try_from(self.0.0.id()).ok().and_then(Pid::from_raw).expect("a process");
         kill_process(process, signal).expect("it is there");
     }
+
+    /// Whether each of its threads stands still: one of them is told, and stops the others.
+    fn stands_still(&self) -> bool {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.0.0.id())).expect("it is there");
+        let mut states = threads.flatten().map(|thread| fs::read_to_string(thread.path().join("stat")));
+        states.all(|stat| stat.is_ok_and(|stat| stat.contains(") T ")))
+    }
 }
 
 /// Whether a host that stands still does so outside of a transaction: in the middle of one, it holds the lock of the ledger or of the
@@ -64,6 +71,7 @@ fn is_outside_of_a_transaction(home: &Home) -> bool {
 fn stand_still(home: &Home, still: &Deliverer) {
     loop {
         still.signal(Signal::STOP);
+        wait_for("all of it to stand still", || still.stands_still());
         if is_outside_of_a_transaction(home) {
             return;
         }
@@ -117,9 +125,20 @@ fn race(pauses: usize, others: usize) {
     stand_still(&home, &still);
     is_slow.store(false, Ordering::Relaxed);
     let all_others: Vec<Deliverer> = (0..others).map(|_| Deliverer::start(&home)).collect();
-    wait_for("the others to tell everything", || {
-        deliveries(&host).iter().all(|delivery| delivery.status == DeliveryStatus::Done)
-    });
+    // What it was just sending is left to it: it may stand still between the last byte and the wait for an answer.
+    let sent: BTreeSet<i64> = heard(&server).into_keys().collect();
+    let are_told = |but_for: &BTreeSet<i64>| {
+        deliveries(&host).iter().all(|delivery| {
+            let object = delivery.object_id.as_ref().expect("an object").to_string().parse().expect("a number");
+            delivery.status == DeliveryStatus::Done || but_for.contains(&object)
+        })
+    };
+    wait_for("the others to tell everything else", || are_told(&sent));
+    for _ in 0..20 {
+        if !are_told(&BTreeSet::new()) {
+            thread::sleep(Duration::from_millis(LEASE / 10));
+        }
+    }
     for _ in 0..pauses {
         still.signal(Signal::CONT);
         thread::sleep(Duration::from_millis(400));
@@ -208,10 +227,7 @@ fn stands_still_at(step: &str, ends: bool) -> bool {
         _ => heard_by_script(&fs::read_to_string(&told).unwrap_or_default()),
     };
     let still = Deliverer::start_with(&home, &[("BILLHOOK_STOP_AT", step)]);
-    let process = format!("/proc/{}/stat", still.0.0.id());
-    wait_for(&format!("a host to stand still {step}, {ends}"), || {
-        fs::read_to_string(&process).is_ok_and(|stat| stat.contains(") T "))
-    });
+    wait_for(&format!("a host to stand still {step}, {ends}"), || still.stands_still());
     if !is_outside_of_a_transaction(&home) {
         return false;
     }
