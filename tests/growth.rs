@@ -130,12 +130,13 @@ fn build_next(folder: &Path) {
     for (file, from, to) in ADDITIONS {
         replace(&format!("next/{file}"), from, to);
     }
-    let members =
-        "members = [\"plugin-api\", \"plugin-api/macros\", \"host\", \"example-plugin\", \"example-plugin/addon\"]";
-    let new_members = "members = [\"next/plugin-api\", \"next/plugin-api/macros\", \"next/host\", \"new-plugin\"]";
-    replace("Cargo.toml", members, new_members);
-    replace("Cargo.toml", "path = \"plugin-api\"", "path = \"next/plugin-api\"");
-    replace("Cargo.toml", "path = \"plugin-api/macros\"", "path = \"next/plugin-api/macros\"");
+    // Every crate of the host and of the API is the next one's.
+    let manifest = folder.join("Cargo.toml");
+    let text = fs::read_to_string(&manifest).expect("there");
+    let text =
+        ["\"plugin-api", "\"host"].iter().fold(text, |text, part| text.replace(part, &part.replace('"', "\"next/")));
+    let text = text.replace("\"example-plugin\", \"example-plugin/addon\"", "\"new-plugin\"");
+    fs::write(manifest, text).expect("written");
     replace("Cargo.toml", "billhook-plugin-api = { version = \"1.2.0\"", "billhook-plugin-api = { version = \"1.3.0\"");
     fs::create_dir_all(folder.join("new-plugin/src")).expect("made");
     fs::write(

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use billhook::{ErrorKind, HostError, Install, Status};
+use billhook::{ErrorKind, HostError, Install, PluginStatus};
 use serde_json::json;
 
 use crate::support::{Home, Package, acquire, acquired, asset, order};
@@ -142,7 +142,7 @@ fn a_constructor_that_returns_an_error_installs_the_plugin_as_needs_settings() {
     assert!(run.stderr.contains("hint: billhook setplugin x --settings FILE.json"), "{}", run.stderr);
 
     let host = home.host();
-    assert_eq!(host.list().expect("readable")[0].status, Status::NeedsSettings);
+    assert_eq!(host.list().expect("readable")[0].status, PluginStatus::NeedsSettings);
     let error = acquire(&host, &asset("X")).expect_err("it takes no calls");
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(error.message().contains("set \"address\" to where the service is"), "{error}");
@@ -150,7 +150,7 @@ fn a_constructor_that_returns_an_error_installs_the_plugin_as_needs_settings() {
     let wrong = host.set_settings("x", r#"{"address": 5}"#).expect_err("it refuses these too");
     assert!(matches!(wrong, HostError::SettingsRefused { .. }), "{wrong}");
     host.set_settings("x", r#"{"address": "here"}"#).expect("these do");
-    assert_eq!(host.list().expect("readable")[0].status, Status::Enabled);
+    assert_eq!(host.list().expect("readable")[0].status, PluginStatus::Enabled);
     let kept = acquired(&host, "X").expect("it works");
     assert_eq!(
         kept, r#"["here","in vain"]"#,
@@ -181,7 +181,11 @@ fn a_disabled_plugin_answers_unavailable_and_is_never_skipped() {
     let not_implemented = host.on_product_suspension(&asset("X"), &order.contracts[0], &order);
     assert_eq!(not_implemented.expect_err("also for hooks that it lacks").kind(), ErrorKind::Unavailable);
     home.load(&Package::new("X").version("2")).succeeded();
-    assert_eq!(home.host().list().expect("readable")[0].status, Status::Disabled, "an upgrade doesn't switch it on");
+    assert_eq!(
+        home.host().list().expect("readable")[0].status,
+        PluginStatus::Disabled,
+        "an upgrade doesn't switch it on"
+    );
     home.run(&["enableplugin", "x"]).succeeded();
     assert!(acquired(&home.host(), "X").is_ok());
 }

@@ -180,7 +180,7 @@ fn delivering() {
         let start = Instant::now();
         host.start_deliveries().expect("started");
         let left = |status| {
-            let filter = DeliveryFilter { status: Some(status), limit: 1, ..DeliveryFilter::default() };
+            let filter = DeliveryFilter { status: Some(status), limit: Some(1), ..DeliveryFilter::default() };
             !host.deliveries(&filter).expect("readable").is_empty()
         };
         while left(DeliveryStatus::Waiting) || left(DeliveryStatus::Running) {

@@ -1,6 +1,8 @@
 //! What this program does when it was started as a child process.
 
-use crate::{registry, runtime};
+use billhook_store_sqlite::read_only_state;
+
+use crate::runtime;
 
 /// Lets this program be the child process in which packages are tried.
 ///
@@ -17,9 +19,9 @@ use crate::{registry, runtime};
 pub fn run_child_process() {
     let Some(arguments) = runtime::child_arguments() else { return };
     let done = match arguments.as_slice() {
-        [task, answer] if task == "try" => runtime::run_trial(answer.as_ref(), |registry, plugin, key| {
-            Ok(registry::read_only_state(registry, plugin, key)?)
-        }),
+        [task, answer] if task == "try" => {
+            runtime::run_trial(answer.as_ref(), |registry, plugin, key| Ok(read_only_state(registry, plugin, key)?))
+        }
         #[cfg(target_os = "linux")]
         [task, host] if task == "work" => {
             let host = host.to_str().and_then(|host| host.parse().ok());

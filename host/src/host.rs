@@ -20,10 +20,14 @@ use std::{
     time::Duration,
 };
 
+use billhook_machine::{MachineClock, disk::DiskTrouble};
+use billhook_model::{Clock, Confinement, PluginDetails, PluginSummary, text::with_causes};
 use billhook_plugin_api::{
     Hook, PluginError,
     call::{HookObjects, HookReply},
 };
+use billhook_store::{PluginState, Retention, StoreError, Stores};
+use billhook_store_sqlite::SqliteStores;
 
 pub use error::HostError;
 pub use events::{EventError, HandlerFilter, Step};
@@ -32,15 +36,11 @@ pub use install::{Downgrade, Install, Installed};
 use crate::{
     accounting::{Accounting, UsageApi},
     delivery::Deliverer,
-    disk::DiskTrouble,
-    dispatch::{Dispatcher, HookError, LoadFailure, Loader, Phases, TICK, Target},
+    dispatch::{Dispatcher, HookError, Loader, Phases, TICK, Target},
     events::{Caller, HandlerOptions},
-    executions::{ExecutionLog, Retention},
-    ledger::Ledger,
     package::{self, CheckReport, Limits},
     provisioning::KnownAddons,
-    registry::{DispatchRow, PluginDetails, PluginSummary, Registry, RegistryError},
-    runtime::{ChildProgram, Confinement, StateStore, lacking, tidy_workers},
+    runtime::{ChildProgram, StateStore, lacking, tidy_workers},
 };
 use background::Background;
 use home::Home;
@@ -58,6 +58,7 @@ pub struct HostOptions {
     group_may_write: bool,
     handlers: HandlerOptions,
     retention: Retention,
+    clock: Arc<dyn Clock>,
 }
 
 impl fmt::Debug for HostOptions {
@@ -84,6 +85,7 @@ impl Default for HostOptions {
             group_may_write: false,
             handlers: HandlerOptions::default(),
             retention: Retention::default(),
+            clock: Arc::new(MachineClock),
         }
     }
 }
@@ -163,6 +165,13 @@ impl HostOptions {
         self
     }
 
+    /// The clock that the host asks for the time; the machine's unless set. All hosts on one home have to agree on it.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
     /// How much of a package is taken.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
@@ -189,18 +198,16 @@ pub struct Host {
 /// What the host's own thread shares with it.
 struct Shared {
     home: Home,
-    registry: Arc<Registry>,
+    stores: Stores,
     dispatcher: Arc<Dispatcher>,
     accounting: Accounting,
-    ledger: Arc<Ledger>,
-    log: Arc<ExecutionLog>,
     known_addons: KnownAddons,
     /// Tells after listeners, once it was asked for.
     deliverer: Arc<Mutex<Option<Deliverer>>>,
 }
 
 impl Shared {
-    fn refresh(&self) -> Result<(), RegistryError> {
+    fn refresh(&self) -> Result<(), StoreError> {
         self.dispatcher.refresh()
     }
 }
@@ -218,16 +225,16 @@ impl fmt::Debug for Host {
     }
 }
 
-/// The registry as the place where plugins' state is kept.
-struct RegistryState(Arc<Registry>);
+/// What plugins keep, as they see it.
+struct KeptState(Arc<dyn PluginState>);
 
-impl StateStore for RegistryState {
+impl StateStore for KeptState {
     fn get(&self, plugin: &str, key: &str) -> Result<Option<Vec<u8>>, PluginError> {
-        self.0.state_get(plugin, key).map_err(not_kept)
+        self.0.get(plugin, key).map_err(not_kept)
     }
 
     fn keep(&self, plugin: &str, key: &str, value: &str) -> Result<(), PluginError> {
-        if self.0.state_keep(plugin, key, value).map_err(not_kept)? {
+        if self.0.keep(plugin, key, value).map_err(not_kept)? {
             Ok(())
         } else {
             Err(PluginError::unavailable("the plugin was removed, and its state with it"))
@@ -235,15 +242,15 @@ impl StateStore for RegistryState {
     }
 
     fn delete(&self, plugin: &str, key: &str) -> Result<(), PluginError> {
-        self.0.state_delete(plugin, key).map_err(not_kept)
+        self.0.delete(plugin, key).map_err(not_kept)
     }
 }
 
 /// What a plugin hears where its state can't be read or kept. Of a disk in trouble it hears that it may ask later.
-fn not_kept(error: RegistryError) -> PluginError {
+fn not_kept(error: StoreError) -> PluginError {
     match DiskTrouble::of(&error) {
         Some(trouble) => {
-            tracing::error!("a plugin's state can't be read or kept: {error}");
+            tracing::error!("a plugin's state can't be read or kept: {}", with_causes(&error));
             PluginError::unavailable(trouble.to_string())
         }
         None => error.into(),
@@ -262,22 +269,21 @@ impl Host {
     /// Opens a home with other options.
     pub fn open_with(home: impl AsRef<Path>, options: HostOptions) -> Result<Self, HostError> {
         let home = Home::open(home.as_ref(), options.group_may_write)?;
-        Registry::refuse_foreign_logs(home.path(), &["registry.db", "ledger.db"])?;
-        let registry = Arc::new(Registry::open(home.path())?);
+        let opened = billhook_store_sqlite::open(home.path(), &home.locks(), options.retention, &options.clock)?;
+        let SqliteStores { stores, is_new } = opened;
         // A registry that was made just now knows of no package: if there are any, it took the place of a lost one.
-        if !registry.is_new() && !home.is_read_only() {
-            home.sweep(&registry)?;
+        if !is_new && !home.is_read_only() {
+            home.sweep(&*stores.plugins)?;
             tidy_workers(&home.workers());
         }
-        let (settings, quarantined) = (Arc::clone(&registry), Arc::clone(&registry));
-        let ledger = Arc::new(Ledger::new(home.path()));
-        let log = Arc::new(ExecutionLog::new(home.path(), options.retention));
+        let clock = &options.clock;
         let deliverer: Arc<Mutex<Option<Deliverer>>> = Arc::default();
         let to_wake = Arc::downgrade(&deliverer);
         let phases = Phases::new(
-            Caller::new(&options.handlers, options.child_program.clone()),
-            Arc::clone(&ledger),
-            Arc::clone(&log),
+            Caller::new(&options.handlers, options.child_program.clone(), Arc::clone(clock)),
+            Arc::clone(&stores.ledger),
+            Arc::clone(&stores.executions),
+            Arc::clone(clock),
             options.records_hooks && !home.is_read_only(),
             Box::new(move || {
                 if let Some(deliverer) = to_wake.upgrade()
@@ -287,53 +293,31 @@ impl Host {
                 }
             }),
         );
-        let dispatcher = Dispatcher::new(
-            Arc::clone(&registry),
-            Loader {
-                packages: home.packages(),
-                settings: Box::new(move |id| match settings.settings(id) {
-                    Ok(Some(settings)) => Ok(settings),
-                    Ok(None) => Err("the plugin was removed".to_owned().into()),
-                    Err(error) => Err(LoadFailure::of(&error, error.to_string())),
-                }),
-                state: Arc::new(RegistryState(Arc::clone(&registry))),
-                libraries: Default::default(),
-                child_program: options.child_program.clone(),
-                worker_folders: home.workers(),
-                start_limit: options.trial_limit,
-                is_observed: options.is_observed,
-                quarantine: Arc::new(move |row: &DispatchRow, reason: &str| {
-                    tracing::error!(plugin = row.id, "{reason}");
-                    if let Err(error) = quarantined.quarantine(row, reason) {
-                        tracing::error!(plugin = row.id, "the quarantine can't be kept: {error}");
-                    }
-                }),
-            },
-            Arc::new(phases),
-        );
-        let dispatcher = Arc::new(dispatcher);
+        let loader = Loader {
+            packages: home.packages(),
+            plugins: Arc::clone(&stores.plugins),
+            state: Arc::new(KeptState(Arc::clone(&stores.state))),
+            libraries: Default::default(),
+            child_program: options.child_program.clone(),
+            worker_folders: home.workers(),
+            start_limit: options.trial_limit,
+            is_observed: options.is_observed,
+        };
+        let dispatcher = Arc::new(Dispatcher::new(Arc::clone(&stores.plugins), loader, Arc::new(phases)));
         let accounting = Accounting {
-            registry: Arc::clone(&registry),
+            book: Arc::clone(&stores.usage),
             api: options.usage_api.clone(),
-            locks: home.locks(),
+            coordination: Arc::clone(&stores.coordination),
             patience: options.refresh_patience,
             is_ended: Default::default(),
         };
-        let shared = Arc::new(Shared {
-            home,
-            registry,
-            dispatcher,
-            accounting,
-            ledger,
-            log,
-            known_addons: Default::default(),
-            deliverer,
-        });
+        let shared =
+            Arc::new(Shared { home, stores, dispatcher, accounting, known_addons: Default::default(), deliverer });
         shared.refresh()?;
         let watched = Arc::clone(&shared);
         let watch = Background::start("billhook-watch", WATCH_INTERVAL, move || {
             if let Err(error) = watched.refresh() {
-                tracing::warn!("the registry can't be read, plugins stay as they are: {error}");
+                tracing::warn!("the registry can't be read, plugins stay as they are: {}", with_causes(&error));
             }
         });
         let watched = Arc::clone(&shared);
@@ -360,12 +344,12 @@ impl Host {
 
     /// All installed plugins, ordered by id.
     pub fn list(&self) -> Result<Vec<PluginSummary>, HostError> {
-        Ok(self.shared.registry.list()?)
+        Ok(self.shared.stores.plugins.list()?)
     }
 
     /// Everything about a plugin.
     pub fn show(&self, id: &str) -> Result<PluginDetails, HostError> {
-        self.shared.registry.details(id)?.ok_or_else(|| HostError::NotInstalled { id: id.to_owned() })
+        self.shared.stores.plugins.details(id)?.ok_or_else(|| HostError::NotInstalled { id: id.to_owned() })
     }
 
     /// Checks a package without running its code: a zip, the folder of an unpacked one, or a `package.json` alone.

@@ -30,32 +30,38 @@
 
 mod accounting;
 mod child_process;
-mod crash_point;
-mod database;
 mod delivery;
-mod disk;
 mod dispatch;
 mod events;
-mod executions;
 mod host;
 mod http_client;
-mod ledger;
 mod lifecycle;
-mod locks;
-mod number;
+#[cfg(any(feature = "command", feature = "server"))]
+mod moment;
 pub mod package;
-mod private;
 mod provisioning;
-mod registry;
+mod recorder;
 mod runtime;
 #[cfg(feature = "server")]
 pub mod server;
-mod shown;
 
 pub use accounting::{
     AssetUsage, FoundSpecification, FoundUsageDocument, HttpUsageApi, NewSpecification, NewUsageDocument, Reconciled,
     SpecificationRef, UsageApi, UsageApiError, UsageApiSettings, UsageApiSettingsError, UsageError, UsageOutcome,
     UsageRefreshed,
+};
+/// Which characters are shown, everywhere.
+pub use billhook_machine::{
+    MachineClock,
+    disk::{DiskError, DiskTrouble},
+};
+pub use billhook_model::{
+    AddonResources, BadObjectId, Clock, Confinement, Delivery, DeliveryFilter, DeliveryStatus, Emitted, EventInfo,
+    EventKind, Execution, ExecutionFilter, ExecutionStatus, Handler, HandlerStatus, HookPolicy, InstalledVersion,
+    Isolation, KeptState, LONGEST_OBJECT_ID, ListenerKind, Mode, ModuleInfo, Moment, Named, NewEvent, OnFailure,
+    PendingSpec, PluginDetails, PluginStatus, PluginSummary, PluginUses, Resource, ResourceFilter, RetryPolicy,
+    RunPolicy, Scope, Task, TaskKind, Token, UnknownName, UsageSpecState, WorkerLimits,
+    text::{self, visible, visible_json, visible_line},
 };
 /// The version of the plugin API that this host has.
 pub use billhook_plugin_api::abi::record::API_VERSION;
@@ -63,34 +69,21 @@ pub use billhook_plugin_api::call::{HookAnswer, HookObjects, HookReply, PendingU
 /// Reads JSON; what goes wrong names its field.
 pub use billhook_plugin_api::json_tree::parse_located;
 pub use billhook_plugin_api::{Decimal, ErrorKind, Hook, Json, Timestamp, data};
+pub use billhook_store::{Kept, StoreError, StoreErrorKind, WasDone};
 pub use child_process::run_child_process;
-pub use database::DatabaseError;
-pub use disk::{DiskError, DiskTrouble};
-pub use dispatch::{Forbidden, HookError, LONGEST_OBJECT_ID};
-pub use events::{
-    BadEventName, BadHandler, BadObjectId, EventInfo, EventKind, Handler, HandlerStatus, ListenerKind, Mode, NewEvent,
-    OnFailure, RetryPolicy, Task, UnknownEvent, standard_events,
-};
-#[cfg(any(feature = "command", feature = "server"))]
-pub use executions::parse_moment;
-pub use executions::{Execution, ExecutionFilter, ExecutionLogError, ExecutionStatus};
+pub use dispatch::{Forbidden, HookError};
+pub use events::{BadEventName, BadHandler, UnknownEvent, standard_events};
 pub use host::{Downgrade, EventError, HandlerFilter, Host, HostError, HostOptions, Install, Installed, Step};
-pub use ledger::{Delivery, DeliveryFilter, DeliveryStatus, Emitted, LedgerError};
 pub use lifecycle::{
     AroundError, AssetOutcome, BeginError, BegunOffering, BegunProductSpec, BegunValidation, BundleError, Catalogue,
     CatalogueError, ChangedAsset, Done, NoBundles, ProductSpecValidation,
 };
+#[cfg(any(feature = "command", feature = "server"))]
+pub use moment::parse_moment;
 pub use provisioning::{CreatedResource, ProvisioningError, SignOnRequest, SignedOn};
-pub use registry::{
-    AddonResources, InstalledVersion, KeptState, PendingSpec, PluginDetails, PluginSummary, PluginUses, RegistryError,
-    Resource, ResourceFilter, Scope, Status, Token, UsageSpecState,
-};
 #[cfg(target_os = "linux")]
 pub use runtime::keep_last_words;
-pub use runtime::{
-    ChildProgram, Confinement, HookSettings, Isolation, RuntimeSettings, Stage, TrialError, WorkerLimits,
-};
-pub use shown::{visible, visible_json, visible_line};
+pub use runtime::{ChildProgram, Stage, TrialError};
 
 /// Runs the examples of the embedding guide as tests.
 #[cfg(doctest)]

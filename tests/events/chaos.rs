@@ -95,7 +95,7 @@ fn whatever_is_killed_every_delivery_is_done_or_dead_for_its_own_reason_and_in_o
         told = numbers.recv_timeout(Duration::from_secs(120)).expect("it goes on");
     }
     let is_open = || {
-        let mut filter = billhook::DeliveryFilter { limit: 1, ..Default::default() };
+        let mut filter = billhook::DeliveryFilter { limit: Some(1), ..Default::default() };
         [DeliveryStatus::Waiting, DeliveryStatus::Running].into_iter().any(|status| {
             filter.status = Some(status);
             !host.deliveries(&filter).expect("readable").is_empty()

@@ -15,7 +15,7 @@ use std::{
 };
 
 use billhook::{
-    ErrorKind, HookError, Host, Install, Isolation, RuntimeSettings, Status,
+    ErrorKind, HookError, Host, Install, Isolation, PluginStatus, RunPolicy,
     data::{Asset, Contract},
 };
 use serde_json::{Value, json};
@@ -34,7 +34,7 @@ fn runtime() -> Value {
            "limits": {"memory_mb": 128, "cpu_ms": 500, "open_files": 64}})
 }
 
-fn parsed(runtime: &Value) -> RuntimeSettings {
+fn parsed(runtime: &Value) -> RunPolicy {
     serde_json::from_value(runtime.clone()).expect("settings")
 }
 
@@ -330,7 +330,7 @@ fn a_plugin_that_crashes_too_often_is_put_into_quarantine_until_it_is_enabled() 
     assert!(shown.contains("because       in quarantine: it crashed 3 times"), "{shown}");
     rogue.home.run(&["enableplugin", "rogue"]).succeeded();
     wait_for("both hosts to know", || rogue.does("pid", "").is_ok() && does(&other, "pid", "").is_ok());
-    assert_eq!(rogue.host.list().expect("readable")[1].status, Status::Enabled);
+    assert_eq!(rogue.host.list().expect("readable")[1].status, PluginStatus::Enabled);
 }
 
 #[test]

@@ -5,11 +5,13 @@ use std::{
     collections::{BTreeMap, HashSet},
     fmt,
     path::PathBuf,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use billhook_machine::MachineClock;
+use billhook_model::{number, text::visible_line};
 use billhook_plugin_api::json_tree::{JsonKind, JsonNode, JsonTree};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
@@ -22,11 +24,7 @@ use super::api::{
     FoundSpecification, FoundUsageDocument, NewSpecification, NewUsageDocument, SpecificationRef, UsageApi,
     UsageApiError,
 };
-use crate::{
-    http_client::{HttpClient, Limits, Repeat, Unanswered},
-    number,
-    shown::visible_line,
-};
+use crate::http_client::{HttpClient, Limits, Repeat, Unanswered};
 
 /// How the usage API is reached. In TOML or JSON the fields have the names that they have here.
 ///
@@ -176,7 +174,7 @@ impl HttpUsageApi {
         };
         let settle_time = Duration::from_millis(settings.settle_ms.unwrap_or(settings.timeout_ms));
         Ok(HttpUsageApi {
-            client: HttpClient::new(16, 8),
+            client: HttpClient::new(16, 8, Arc::new(MachineClock)),
             limits,
             closed: Mutex::default(),
             base,

@@ -11,7 +11,6 @@ mod refresh;
 mod send;
 
 use std::{
-    path::PathBuf,
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
@@ -20,15 +19,14 @@ pub use api::{
     FoundSpecification, FoundUsageDocument, NewSpecification, NewUsageDocument, SpecificationRef, UsageApi,
     UsageApiError,
 };
+use billhook_model::Moment;
+use billhook_store::{Coordination, Guard, LockName, StoreError, UsageBook};
 pub use http::{HttpUsageApi, UsageApiSettings, UsageApiSettingsError};
 pub use reconcile::Reconciled;
 pub(crate) use reconcile::Scope;
 pub use refresh::{AssetUsage, UsageOutcome, UsageRefreshed};
 
-use crate::{
-    lifecycle::BundleError,
-    registry::{Registry, RegistryError},
-};
+use crate::lifecycle::BundleError;
 
 /// Why usage can't be accounted at all. What was recorded before stays so.
 #[derive(Debug, thiserror::Error)]
@@ -53,12 +51,9 @@ pub enum UsageError {
     /// Another process or thread accounts the same usage, and doesn't end.
     #[error("the same usage is being accounted elsewhere, and that didn't end within {} s", .0.as_secs_f64())]
     Busy(Duration),
-    /// The registry failed.
+    /// The store failed.
     #[error(transparent)]
-    Registry(#[from] RegistryError),
-    /// The home's locks can't be used.
-    #[error("the home's locks can't be used: {0}")]
-    Lock(#[source] std::io::Error),
+    Store(#[from] StoreError),
     /// The reconciler's thread can't be started.
     #[error("the reconciler can't be started: {0}")]
     Thread(#[source] std::io::Error),
@@ -66,10 +61,10 @@ pub enum UsageError {
 
 /// What a host has for pull accounting.
 pub(crate) struct Accounting {
-    pub(crate) registry: Arc<Registry>,
+    pub(crate) book: Arc<dyn UsageBook>,
     pub(crate) api: Option<Arc<dyn UsageApi>>,
-    /// The folder of the locks, which all processes share.
-    pub(crate) locks: PathBuf,
+    /// The locks that all hosts share.
+    pub(crate) coordination: Arc<dyn Coordination>,
     /// How long to wait for another refresh of the same contract.
     pub(crate) patience: Duration,
     /// Set when the host ends: a pass of the reconciler goes no further.
@@ -83,29 +78,41 @@ impl Accounting {
 }
 
 /// The first time that what failed is tried again; each failure doubles it.
-const FIRST_RETRY: i64 = 1;
+const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// The longest that what failed is left alone.
-const LAST_RETRY: i64 = 300;
+const LAST_RETRY: Duration = Duration::from_secs(300);
 
-/// For how many seconds what failed so often in a row is left alone.
-fn retry_pause(failures: u32) -> i64 {
-    (FIRST_RETRY << failures.saturating_sub(1).min(20)).min(LAST_RETRY)
+/// For how long what failed so often in a row is left alone.
+fn retry_pause(failures: u32) -> Duration {
+    (FIRST_RETRY * (1 << failures.saturating_sub(1).min(20))).min(LAST_RETRY)
 }
 
 impl Accounting {
+    fn now(&self) -> Result<Moment, UsageError> {
+        Ok(self.book.now()?)
+    }
+
     /// Whether the time to try again has come.
-    fn is_due(&self, retry_at: i64) -> bool {
-        let now = self.registry.now_s();
-        retry_at <= now || retry_at > now.saturating_add(2 * LAST_RETRY)
+    fn is_due(&self, retry_at: Moment) -> Result<bool, UsageError> {
+        let now = self.now()?;
+        Ok(retry_at <= now || retry_at > now.after(2 * LAST_RETRY))
+    }
+
+    /// Takes a lock, once nobody else has it; `None` if somebody still has it after a time.
+    fn lock(&self, name: &LockName<'_>, patience: Duration) -> Result<Option<Guard>, UsageError> {
+        Ok(self.coordination.lock(name, patience)?)
     }
 }
 
-/// Whole seconds, rounded up.
-fn seconds(time: Duration) -> i64 {
-    i64::try_from(time.as_millis().div_ceil(1000)).unwrap_or(i64::MAX)
+/// Whole seconds, rounded up: for people to read.
+fn seconds(time: Duration) -> u128 {
+    time.as_millis().div_ceil(1000)
 }
 
-/// How long a usage API may be at work on a call, in whole seconds, from its beginning: also where this host ends meanwhile.
-fn longest_work(api: &dyn UsageApi) -> i64 {
-    seconds(api.call_time()).saturating_add(seconds(api.settle_time())).saturating_add(1)
+/// How long a usage API may be at work on a call, from its beginning: also where this host ends meanwhile.
+fn longest_work(api: &dyn UsageApi) -> Duration {
+    api.call_time().saturating_add(api.settle_time()).saturating_add(MARGIN)
 }
+
+/// What clocks that tell whole seconds may be off.
+const MARGIN: Duration = Duration::from_secs(1);

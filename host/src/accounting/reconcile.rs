@@ -2,16 +2,15 @@
 
 use std::{collections::HashMap, sync::atomic::Ordering, time::Duration};
 
+use billhook_model::{Moment, UsageSpecState};
+use billhook_store::{KnownSpec, LockName, MadeSpec, UnsentContract};
+use serde::Serialize;
+
 use super::{
-    Accounting, UsageError,
+    Accounting, MARGIN, UsageError,
     api::{NewSpecification, SpecificationRef, UsageApi, UsageApiError},
     longest_work, retry_pause, seconds,
 };
-use crate::{
-    locks::Lock,
-    registry::{SpecRow, UnsentContract, UsageSpecState},
-};
-use serde::Serialize;
 
 /// What bringing the usage API up to date came to.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -42,6 +41,17 @@ pub(crate) enum Scope<'a> {
     All,
 }
 
+/// Whether the time has come to try again what is to be tried again at a time.
+type IsDue<'a> = &'a dyn Fn(Moment) -> Result<bool, UsageError>;
+
+fn made_of(reference: SpecificationRef) -> MadeSpec {
+    MadeSpec { id: reference.id, href: reference.href }
+}
+
+fn reference_to(made: MadeSpec) -> SpecificationRef {
+    SpecificationRef { id: made.id, href: made.href }
+}
+
 /// What one specification came to.
 enum Done {
     Created,
@@ -54,13 +64,16 @@ impl Accounting {
     pub(crate) fn reconcile(&self, scope: Scope<'_>) -> Result<Reconciled, UsageError> {
         let api = self.api()?;
         let mut reconciled = Reconciled::default();
-        let is_due = |retry_at: i64| !matches!(scope, Scope::Due) || self.is_due(retry_at);
+        let is_due = |retry_at| Ok(!matches!(scope, Scope::Due) || self.is_due(retry_at)?);
         let plugin = match scope {
             Scope::Plugin(plugin) => Some(plugin),
             Scope::Due | Scope::All => None,
         };
-        if self.registry.specs(plugin)?.iter().any(|row| row.is_pending() && is_due(row.retry_at)) {
-            self.reconcile_specs(api, plugin, &is_due, &mut reconciled)?;
+        for spec in self.book.specs(plugin)? {
+            if spec.is_pending() && is_due(spec.retry_at)? {
+                self.reconcile_specs(api, plugin, &is_due, &mut reconciled)?;
+                break;
+            }
         }
         if plugin.is_none() {
             self.send_what_is_left(&is_due, &mut reconciled)?;
@@ -72,14 +85,14 @@ impl Accounting {
         &self,
         api: &dyn UsageApi,
         plugin: Option<&str>,
-        is_due: &dyn Fn(i64) -> bool,
+        is_due: IsDue<'_>,
         reconciled: &mut Reconciled,
     ) -> Result<HashMap<(String, String), UsageApiError>, UsageError> {
-        let lock = Lock::named(&self.locks, "usage-specifications", self.patience).map_err(UsageError::Lock)?;
+        let lock = self.lock(&LockName::UsageSpecifications, self.patience)?;
         let _lock = lock.ok_or(UsageError::Busy(self.patience))?;
         let (mut unreachable, mut failures) = (None, HashMap::new());
-        for row in self.registry.specs(plugin)?.into_iter().filter(SpecRow::is_pending) {
-            if unreachable.is_none() && is_due(row.retry_at) {
+        for row in self.book.specs(plugin)?.into_iter().filter(KnownSpec::is_pending) {
+            if unreachable.is_none() && is_due(row.retry_at)? {
                 let outcome = self.reconcile_spec(api, row.clone())?;
                 match outcome {
                     Ok(Done::Created) => reconciled.created += 1,
@@ -108,11 +121,11 @@ impl Accounting {
         Ok(failures)
     }
 
-    fn note_failure(&self, mut row: SpecRow, error: &UsageApiError) -> Result<SpecRow, UsageError> {
+    fn note_failure(&self, mut row: KnownSpec, error: &UsageApiError) -> Result<KnownSpec, UsageError> {
         row.tries = row.tries.saturating_add(1);
-        row.retry_at = (self.registry.now_s() + retry_pause(row.tries)).max(row.settles_at);
+        row.retry_at = self.now()?.after(retry_pause(row.tries)).max(row.settles_at);
         row.failure = Some(error.to_string());
-        self.registry.note_spec(&row)?;
+        self.book.note_spec(&row)?;
         Ok(row)
     }
 
@@ -120,33 +133,34 @@ impl Accounting {
     fn reconcile_spec(
         &self,
         api: &dyn UsageApi,
-        mut row: SpecRow,
-    ) -> Result<Result<Done, (SpecRow, UsageApiError)>, UsageError> {
+        mut row: KnownSpec,
+    ) -> Result<Result<Done, (KnownSpec, UsageApiError)>, UsageError> {
         // The answer to an earlier try may have been lost.
         if row.made.is_none()
             && let Some(before) = &row.before
         {
             match self.find_spec(api, &row, before)? {
-                Ok(found) => row.made = found.map(|found| (found.id, found.href)),
+                Ok(found) => row.made = found.map(made_of),
                 Err(error) => return Ok(Err((row, error))),
             }
-            let left = row.settles_at - self.registry.now_s();
-            if row.made.is_none() && left > 0 {
+            let now = self.now()?;
+            if row.made.is_none() && row.settles_at > now {
+                let left = seconds(row.settles_at.since(now));
                 // No longer than a call may be at work at all.
-                row.settles_at = row.settles_at.min(self.registry.now_s() + longest_work(api));
+                row.settles_at = row.settles_at.min(now.after(longest_work(api)));
                 let problem = format!("it may still be at work on making it; in {left} s that is tried again");
                 return Ok(Err((row, UsageApiError::Unavailable(problem))));
             }
         }
         if !row.is_wanted {
             let deleted = match &row.made {
-                Some((id, href)) => api.delete_specification(&SpecificationRef { id: id.clone(), href: href.clone() }),
+                Some(made) => api.delete_specification(&reference_to(made.clone())),
                 None => Ok(()),
             };
             return match deleted {
                 Ok(()) | Err(UsageApiError::NotFound(_)) => {
                     let was_made = row.made.is_some();
-                    self.registry.forget_spec(&row)?;
+                    self.book.forget_spec(&row)?;
                     Ok(Ok(if was_made { Done::Deleted } else { Done::Nothing }))
                 }
                 Err(error) => Ok(Err((row, error))),
@@ -158,8 +172,8 @@ impl Accounting {
                 Err(error) => return Ok(Err((row, error))),
             }
             // Before it is asked: this host may end in the middle of the call.
-            row.settles_at = self.registry.now_s().saturating_add(longest_work(api));
-            self.registry.note_spec(&row)?;
+            row.settles_at = self.now()?.after(longest_work(api));
+            self.book.note_spec(&row)?;
             let new = NewSpecification { name: &row.name, description: &row.description };
             let mut made = api.create_specification(&new);
             if matches!(made, Err(UsageApiError::Closed(_))) {
@@ -170,21 +184,22 @@ impl Accounting {
                 };
             }
             match made {
-                Ok(made) => row.made = Some((made.id, made.href)),
+                Ok(made) => row.made = Some(made_of(made)),
                 Err(error) => {
                     if !error.is_unknown() {
                         row.before = None;
                     }
                     row.settles_at = match error {
-                        UsageApiError::NoAnswer(_) => self.registry.now_s() + seconds(api.settle_time()) + 1,
-                        _ => 0,
+                        UsageApiError::NoAnswer(_) => self.now()?.after(api.settle_time() + MARGIN),
+                        _ => Moment::default(),
                     };
                     return Ok(Err((row, error)));
                 }
             }
         }
-        (row.before, row.tries, row.retry_at, row.failure, row.settles_at) = (None, 0, 0, None, 0);
-        self.registry.note_spec(&row)?;
+        (row.before, row.tries, row.failure) = (None, 0, None);
+        (row.retry_at, row.settles_at) = (Moment::default(), Moment::default());
+        self.book.note_spec(&row)?;
         Ok(Ok(Done::Created))
     }
 
@@ -192,10 +207,10 @@ impl Accounting {
     fn find_spec(
         &self,
         api: &dyn UsageApi,
-        row: &SpecRow,
+        row: &KnownSpec,
         before: &[String],
     ) -> Result<Result<Option<SpecificationRef>, UsageApiError>, UsageError> {
-        let ours = self.registry.made_spec_ids()?;
+        let ours = self.book.made_spec_ids()?;
         Ok(api.specifications(&row.name).map(|found| {
             let is_it = |id: &String, description: &str| {
                 description == row.description && !before.contains(id) && !ours.contains(id)
@@ -210,12 +225,13 @@ impl Accounting {
         plugin: &str,
         unit: &str,
     ) -> Result<Result<SpecificationRef, UsageApiError>, UsageError> {
-        if let Some((id, href)) = self.registry.made_spec(plugin, unit)? {
-            return Ok(Ok(SpecificationRef { id, href }));
+        if let Some(made) = self.book.made_spec(plugin, unit)? {
+            return Ok(Ok(reference_to(made)));
         }
-        let mut failures = self.reconcile_specs(self.api()?, Some(plugin), &|_| true, &mut Reconciled::default())?;
-        if let Some((id, href)) = self.registry.made_spec(plugin, unit)? {
-            return Ok(Ok(SpecificationRef { id, href }));
+        let mut failures =
+            self.reconcile_specs(self.api()?, Some(plugin), &|_| Ok(true), &mut Reconciled::default())?;
+        if let Some(made) = self.book.made_spec(plugin, unit)? {
+            return Ok(Ok(reference_to(made)));
         }
         let because = |reason: String| format!("it has no usage specification for {unit:?} of {plugin}: {reason}");
         // What a specification came to is not what the document came to: that was not even tried.
@@ -227,19 +243,19 @@ impl Accounting {
         }))
     }
 
-    fn send_what_is_left(&self, is_due: &dyn Fn(i64) -> bool, reconciled: &mut Reconciled) -> Result<(), UsageError> {
-        for UnsentContract { key, retry_at } in self.registry.unsent_contracts()? {
+    fn send_what_is_left(&self, is_due: IsDue<'_>, reconciled: &mut Reconciled) -> Result<(), UsageError> {
+        for UnsentContract { key, retry_at } in self.book.unsent_contracts()? {
             if self.is_ended.load(Ordering::Relaxed) {
                 break;
             }
-            if !is_due(retry_at) {
+            if !is_due(retry_at)? {
                 continue;
             }
             // Whoever holds the lock sends it.
-            let lock =
-                Lock::of(&self.locks, "usage", [&key.order, &key.product], Duration::ZERO).map_err(UsageError::Lock)?;
+            let name = LockName::Usage { order: &key.order, product: &key.product };
+            let lock = self.lock(&name, Duration::ZERO)?;
             let Some(_lock) = lock else {
-                reconciled.unsent += self.registry.unsent_usage(&key)?;
+                reconciled.unsent += self.book.unsent_usage(&key)?;
                 reconciled.failure.get_or_insert_with(|| UsageError::Busy(Duration::ZERO).to_string());
                 continue;
             };
@@ -248,7 +264,7 @@ impl Accounting {
                 Ok(sent) => sent,
                 Err(error) => {
                     reconciled.failure.get_or_insert_with(|| error.to_string());
-                    reconciled.unsent += self.registry.unsent_usage(&key)?;
+                    reconciled.unsent += self.book.unsent_usage(&key)?;
                     continue;
                 }
             };

@@ -11,13 +11,15 @@ use billhook_plugin_api::{
     data::{Asset, AssetChanges, Contract, Order, UsageRecord, UsageSpec},
 };
 
+use billhook_model::number;
+use billhook_store::{
+    LastUsage, LockName, NewUsage, RecordedUsage, ReportedUsage, UsageContract, UsageKey, UsageReport,
+};
+
 use super::{Accounting, UsageApiError, UsageError, send::Sent};
 use crate::{
     dispatch::{Dispatcher, HookError, Target},
     lifecycle::{Catalogue, assets_of_offering},
-    locks::Lock,
-    number,
-    registry::{NewUsage, UsageContract, UsageKey, UsageReport},
 };
 
 /// What a refresh of a contract's usage came to. Everything that plugins reported is recorded, whatever became of sending it:
@@ -80,8 +82,7 @@ impl Accounting {
         self.api()?;
         let key = key_of(order, contract)?;
         let assets = assets_of_offering(&contract.offering, catalogue)?;
-        let lock =
-            Lock::of(&self.locks, "usage", [&key.order, &key.product], self.patience).map_err(UsageError::Lock)?;
+        let lock = self.lock(&LockName::Usage { order: &key.order, product: &key.product }, self.patience)?;
         let _lock = lock.ok_or(UsageError::Busy(self.patience))?;
 
         let is_only = assets.len() == 1;
@@ -110,7 +111,7 @@ impl Accounting {
             assets: &of_plugins,
             last_usage: contract.last_usage.as_ref().map(Timestamp::as_str),
         };
-        let (recorded, correlation_number) = self.registry.record_usage(&recording, &reports)?;
+        let RecordedUsage { reports: recorded, next: correlation_number } = self.book.record(&recording, &reports)?;
         for (report, counts) in reports.iter().zip(&recorded) {
             if counts.known > 0 {
                 self.warn_of_changes(report, &key, &contract.item_id);
@@ -121,7 +122,7 @@ impl Accounting {
         // From here on nothing is an error: the contract's new values have to reach the caller.
         let sent = self.send(&key).unwrap_or_else(|error| {
             let failure = Some(UsageApiError::Unavailable(error.to_string()));
-            Sent { sent: 0, unsent: self.registry.unsent_usage(&key).unwrap_or(0), failure }
+            Sent { sent: 0, unsent: self.book.unsent_usage(&key).unwrap_or(0), failure }
         });
         let mut last_usage = contract.last_usage.clone();
         let mut recorded = recorded.into_iter();
@@ -158,10 +159,11 @@ impl Accounting {
         let mut own;
         let mut contract = contract;
         if !is_only && contract.last_usage.is_some() {
-            let (since, is_known) = self.registry.last_usage(&plugin, &asset.id, key, &contract.item_id)?;
+            let LastUsage { date, is_contract_known } =
+                self.book.last_usage(&plugin, &asset.id, key, &contract.item_id)?;
             // A contract that comes from elsewhere brings its last usage along, for all its assets.
-            if is_known {
-                let since = since.and_then(|since| Timestamp::new(since).ok());
+            if is_contract_known {
+                let since = date.and_then(|since| Timestamp::new(since).ok());
                 own = contract.clone();
                 own.last_usage = since.and_then(|since| earlier(since, own.last_usage.take()));
                 contract = &own;
@@ -173,7 +175,7 @@ impl Accounting {
             Ok(_) => Default::default(),
             Err(refusal) => return Ok(Err(refusal)),
         };
-        let units = self.registry.declared_units(&plugin)?.unwrap_or_default();
+        let units = self.book.declared_units(&plugin)?.unwrap_or_default();
         Ok(match check(&pending, &units) {
             Ok(()) => Ok(Answer { plugin, units, pending, changes }),
             Err(problem) => {
@@ -187,11 +189,12 @@ impl Accounting {
     fn warn_of_changes(&self, report: &UsageReport<'_>, key: &UsageKey, item: &str) {
         for record in &report.records {
             let Some(id) = record.identity.strip_prefix(WITH_ID) else { continue };
-            let (unit, date, value) = match self.registry.reported_as(report.plugin, key, item, &record.identity) {
-                Ok(Some(reported)) => reported,
-                Ok(None) => continue,
-                Err(error) => return tracing::warn!("what was reported before can't be read: {error}"),
-            };
+            let ReportedUsage { unit, date, value } =
+                match self.book.reported_as(report.plugin, key, item, &record.identity) {
+                    Ok(Some(reported)) => reported,
+                    Ok(None) => continue,
+                    Err(error) => return tracing::warn!("what was reported before can't be read: {error}"),
+                };
             let is_same = unit.to_lowercase() == record.unit.name.to_lowercase()
                 && moment(&date) == moment(record.date)
                 && number::is_equal(&value, record.value);
@@ -379,7 +382,7 @@ mod tests {
 
     #[test]
     fn the_retry_doubles_up_to_its_bound() {
-        let delays: Vec<i64> = [1, 2, 3, 9, 30, 1_000_000].map(super::super::retry_pause).into();
+        let delays = [1, 2, 3, 9, 30, 1_000_000].map(|failures| super::super::retry_pause(failures).as_secs());
         assert_eq!(delays, [1, 2, 4, 256, 300, 300]);
     }
 }

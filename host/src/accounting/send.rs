@@ -2,16 +2,14 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use billhook_model::{Moment, number};
+use billhook_store::{KnownContract, UnsentUsage, UsageEnd, UsageKey, UsageProgress, UsageStage};
+
 use super::{
-    Accounting, UsageError,
+    Accounting, MARGIN, UsageError,
     api::{FoundUsageDocument, NewUsageDocument, SpecificationRef, UsageApi, UsageApiError},
     longest_work, retry_pause, seconds,
 };
-use crate::{
-    number,
-    registry::{Ended, Progress, Stage, UnsentUsage, UsageKey},
-};
-
 /// How many records are noted as attempted at once, and at most looked for again after a cut.
 const BATCH: usize = 1000;
 
@@ -40,9 +38,9 @@ struct Sender<'a> {
     key: &'a UsageKey,
     customer: String,
     /// Until then the usage API may still be at work on what was sent before.
-    settles_at: i64,
+    settles_at: Moment,
     /// Until then it is noted to be at work on what is sent now: whoever goes on after a cut waits for that.
-    noted_until: i64,
+    noted_until: Moment,
     specifications: HashMap<(String, String), SpecificationRef>,
     /// The customer's documents of this order and product, once they were asked for.
     found: Option<Found>,
@@ -60,27 +58,28 @@ impl Accounting {
     /// Sends what is recorded for an order and product and has no guided document. To be called with its lock held.
     pub(super) fn send(&self, key: &UsageKey) -> Result<Sent, UsageError> {
         let api = self.api()?;
-        let Some((customer, settles_at)) = self.registry.unsent_contract(key)? else {
+        let Some(KnownContract { customer, settles_at }) = self.book.contract(key)? else {
             return Ok(Sent { sent: 0, unsent: 0, failure: None });
         };
         let specifications = HashMap::new();
         let window = longest_work(api);
         // No longer than a call may be at work at all.
-        let settles_at = settles_at.min(self.registry.now_s().saturating_add(window + slack(window)));
+        let settles_at = settles_at.min(self.now()?.after(window + slack(window)));
+        let noted_until = Moment::default();
         let mut sender =
-            Sender { accounting: self, api, key, customer, settles_at, noted_until: 0, specifications, found: None };
+            Sender { accounting: self, api, key, customer, settles_at, noted_until, specifications, found: None };
         let (mut sent, mut failure) = (0, None);
-        let (mut progress, mut after) = (Progress::default(), None);
+        let (mut progress, mut after) = (UsageProgress::default(), None);
         'batches: loop {
-            sender.noted_until = self.registry.now_s().saturating_add(window + slack(window)).max(settles_at);
-            let batch = self.registry.next_usage(key, after, BATCH, &progress, sender.noted_until)?;
-            progress = Progress::default();
+            sender.noted_until = self.now()?.after(window + slack(window)).max(settles_at);
+            let batch = self.book.next_usage(key, after, BATCH, &progress, sender.noted_until)?;
+            progress = UsageProgress::default();
             let Some(last) = batch.last() else { break };
             after = Some(last.number);
             let mut batch = batch.into_iter();
             while let Some(record) = batch.next() {
                 let number = record.number;
-                let is_fresh = record.stage == Stage::Recorded;
+                let is_fresh = record.stage == UsageStage::Recorded;
                 let (error, goes_on) = match sender.step(&record)? {
                     Step::Guided => {
                         sent += 1;
@@ -102,12 +101,12 @@ impl Accounting {
                     }
                 };
                 if matches!(error, UsageApiError::NoAnswer(_)) {
-                    sender.settles_at = sender.settled_after(api.settle_time());
+                    sender.settles_at = sender.settled_after(api.settle_time())?;
                 }
                 failure.get_or_insert(error);
                 if !goes_on {
                     // The others of the batch were not sent now; those that may have been before still may have been.
-                    let fresh = batch.filter(|record| record.stage == Stage::Recorded);
+                    let fresh = batch.filter(|record| record.stage == UsageStage::Recorded);
                     progress.untouched.extend(fresh.map(|record| record.number));
                     break 'batches;
                 }
@@ -115,10 +114,10 @@ impl Accounting {
         }
         progress.untouched.sort_unstable();
         let ended = match &failure {
-            None => Ended::Whole,
-            Some(_) => Ended::Failed { settles_at: sender.settles_at },
+            None => UsageEnd::Whole,
+            Some(_) => UsageEnd::Failed { settles_at: sender.settles_at, retry_pause },
         };
-        let unsent = self.registry.note_usage(key, &progress, &ended, retry_pause)?;
+        let unsent = self.book.note_usage(key, &progress, &ended)?;
         if let Some(failure) = &failure {
             tracing::warn!(order = key.order, product = key.product, unsent, "usage was not sent: {failure}");
         }
@@ -130,7 +129,7 @@ impl Sender<'_> {
     /// Brings a record as far as it goes.
     fn step(&mut self, record: &UnsentUsage) -> Result<Step, UsageError> {
         let mut document = None;
-        if record.stage == Stage::Attempted {
+        if record.stage == UsageStage::Attempted {
             if let Err(error) = self.look() {
                 return Ok(Step::Stuck(error));
             }
@@ -140,8 +139,9 @@ impl Sender<'_> {
                 Ok(found) => document = found.map(|found| found.id.clone()),
                 Err(error) => return Ok(Step::Attempted(error)),
             }
-            let left = self.settles_at - self.accounting.registry.now_s();
-            if document.is_none() && left > 0 {
+            let now = self.accounting.now()?;
+            if document.is_none() && self.settles_at > now {
+                let left = seconds(self.settles_at.since(now));
                 return Ok(Step::Stuck(UsageApiError::Unavailable(format!(
                     "it gave no answer to record {} and may still be at work on it; in {left} s it is sent again",
                     record.number
@@ -194,10 +194,10 @@ impl Sender<'_> {
             };
         }
         // Noted before it is sent: this host may end in the middle of the call.
-        let (registry, window) = (&self.accounting.registry, longest_work(self.api));
-        if self.noted_until - registry.now_s() < window {
-            self.noted_until = registry.now_s().saturating_add(window + slack(window));
-            registry.note_settling(self.key, self.noted_until)?;
+        let (now, window) = (self.accounting.now()?, longest_work(self.api));
+        if self.noted_until < now.after(window) {
+            self.noted_until = now.after(window + slack(window));
+            self.accounting.book.note_settling(self.key, self.noted_until)?;
         }
         Ok(self.api.create_usage(&NewUsageDocument {
             date: &record.date,
@@ -211,12 +211,9 @@ impl Sender<'_> {
         }))
     }
 
-    /// The first whole second after a time from now.
-    fn settled_after(&self, time: Duration) -> i64 {
-        match seconds(time) {
-            0 => 0,
-            seconds => self.accounting.registry.now_s().saturating_add(seconds).saturating_add(1),
-        }
+    /// The time from now on at which the usage API is certainly done.
+    fn settled_after(&self, time: Duration) -> Result<Moment, UsageError> {
+        if time.is_zero() { Ok(Moment::default()) } else { Ok(self.accounting.now()?.after(time + MARGIN)) }
     }
 
     /// Asks for the customer's documents, unless it did.
@@ -268,8 +265,8 @@ impl Sender<'_> {
 }
 
 /// How much longer than a call may take its end is noted, so that it needn't be noted again for each call.
-fn slack(window: i64) -> i64 {
-    window / 4 + 1
+fn slack(window: Duration) -> Duration {
+    window / 4 + MARGIN
 }
 
 /// Whether a document is as it was made.

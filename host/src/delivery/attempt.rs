@@ -2,20 +2,19 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
+use billhook_machine::crash_point;
+use billhook_model::{ExecutionStatus, HandlerStatus, Listener, ListenerKind, Mode, RetryPolicy, text::with_causes};
 use billhook_plugin_api::data::Event;
+use billhook_store::{CalledName, ExecutionNote, Settled, Verdict};
 
 use super::{Shared, lanes::Queued};
 use crate::{
-    crash_point,
-    database::steady_ms,
     dispatch::{Dispatcher, status_of},
-    events::{Answer, Called, HandlerStatus, Listener, ListenerKind, Mode, RetryPolicy},
-    executions::{ExecutionStatus, Name, Note},
+    events::{Answer, Called},
     http_client::Begin,
-    ledger::{Settled, Verdict},
     runtime::is_outage,
 };
 
@@ -53,11 +52,11 @@ impl Attempt {
 pub(crate) fn takes(dispatcher: &Dispatcher, listener: &Listener) -> Option<bool> {
     match listener.kind {
         ListenerKind::Plugin => dispatcher.takes_events(&listener.name),
-        ListenerKind::Handler => match dispatcher.listeners().handler(&listener.name) {
+        _ => match dispatcher.listeners().handler(&listener.name) {
             Some(handler) if handler.mode == Mode::After => match handler.status {
                 HandlerStatus::Enabled => Some(true),
-                HandlerStatus::Disabled => Some(false),
                 HandlerStatus::Archived => None,
+                _ => Some(false),
             },
             _ => None,
         },
@@ -100,7 +99,7 @@ pub(super) fn run(shared: &Shared, queued: Queued) {
             Ok(Some(_)) => {}
             Ok(None) => return shared.end(Settled { held, verdict: Verdict::Released }, None),
             Err(error) => {
-                tracing::error!("a delivery can't be begun: {error}");
+                tracing::error!("a delivery can't be begun: {}", with_causes(&error));
                 return shared.end(Settled { held, verdict: Verdict::Released }, None);
             }
         }
@@ -109,30 +108,29 @@ pub(super) fn run(shared: &Shared, queued: Queued) {
         Ok(Some(event)) => event,
         Ok(None) => return dead(held, "its event is not in the ledger".to_owned()),
         Err(error) => {
-            tracing::error!("a delivery can't be read: {error}");
+            tracing::error!("a delivery can't be read: {}", with_causes(&error));
             return shared.end(Settled { held, verdict: Verdict::Released }, None);
         }
     };
     let (start, listener) = (Instant::now(), held.listener.clone());
-    let announce = || match shared.announcements.announce(held.number) {
+    let announce = || match shared.membership()?.announce(held.number) {
         Ok(announced) => Some(announced),
         Err(error) => {
-            tracing::warn!("a delivery that is begun can't be announced to other hosts: {error}");
+            let problem = with_causes(&error);
+            tracing::warn!("a delivery that is begun can't be announced to other hosts: {problem}");
             None
         }
     };
     let attempt = || match listener.kind {
-        ListenerKind::Handler => {
-            call_handler(shared, &listener.name, &event, Begin { before: until, announce: &announce })
-        }
         ListenerKind::Plugin => {
             // Nobody can tell where in it the plugin does what it does: it is announced until it returns.
             let _announced = announce();
             let call = || (call_plugin(shared, &listener.name, &event), RetryPolicy::default());
-            let is_in_time = steady_ms() < until;
+            let is_in_time = shared.clock.since_boot() < until;
             crash_point::stands_still("before calling");
             is_in_time.then(call)
         }
+        _ => call_handler(shared, &listener.name, &event, Begin { before: until, announce: &announce }),
     };
     // A fault of this program's own must not stop the lane.
     let attempted = catch_unwind(AssertUnwindSafe(attempt)).unwrap_or_else(|_| {
@@ -153,13 +151,13 @@ pub(super) fn run(shared: &Shared, queued: Queued) {
         }
         (Some(problem), Some(after)) => {
             // A listener may ask for more time than the host leaves it, and not for less.
-            let pause = policy.pause(ended).max(after.unwrap_or_default());
+            let pause = pause(&policy, ended).max(after.unwrap_or_default());
             Verdict::Again { pause: pause.min(LONGEST_PAUSE), problem: problem.clone() }
         }
     };
-    let note = Note {
-        at: SystemTime::now(),
-        event: Name::Event(event.name.clone()),
+    let note = ExecutionNote {
+        at: shared.clock.now(),
+        event: CalledName::Event(event.name.clone()),
         object: event.object_id.as_ref().map(|id| id.as_str().to_owned()).unwrap_or_default(),
         kind: listener.kind,
         listener: listener.name.as_str().into(),
@@ -171,6 +169,12 @@ pub(super) fn run(shared: &Shared, queued: Queued) {
         delivery: Some(held.number),
     };
     shared.end(Settled { held, verdict }, Some(note));
+}
+
+/// The pause after so many failed attempts: shortened by chance, by up to half, so that many don't come at once.
+fn pause(policy: &RetryPolicy, failed: u32) -> Duration {
+    let longest = u64::try_from(policy.longest_pause(failed).as_millis()).unwrap_or(u64::MAX);
+    Duration::from_millis(fastrand::u64(longest / 2..=longest))
 }
 
 /// Calls a handler, unless the lease ends before anything is sent to it.
@@ -202,5 +206,21 @@ fn call_plugin(shared: &Shared, id: &str, event: &Event) -> Attempt {
         Attempt::again(status, message, String::new(), error.retry_after())
     } else {
         Attempt::final_failure(status, message, String::new())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_are_shortened_by_chance_by_up_to_half() {
+        let policy = RetryPolicy { attempts: 8, first_ms: 1_000, longest_ms: 5_000 };
+        for (failed, longest) in [(1, 1_000), (2, 2_000), (3, 4_000), (4, 5_000), (200, 5_000)] {
+            for _ in 0..50 {
+                let pause = pause(&policy, failed).as_millis();
+                assert!((longest / 2..=longest).contains(&pause), "{pause} after {failed}");
+            }
+        }
     }
 }

@@ -7,11 +7,10 @@ use std::{
     time::Duration,
 };
 
+use billhook_model::Listener;
+use billhook_store::{HeldDelivery, Result, Settled, Verdict};
+
 use super::{Shared, attempt};
-use crate::{
-    events::Listener,
-    ledger::{Held, LedgerError, Settled, Verdict},
-};
 
 /// So many deliveries to one listener run at once, each for another object.
 const MOST_AT_ONCE: usize = 4;
@@ -40,7 +39,7 @@ struct State {
 
 /// A delivery that waits for a thread, and how often the host's lease had run out when it was taken.
 pub(super) struct Queued {
-    pub(super) held: Held,
+    pub(super) held: HeldDelivery,
     pub(super) lapses: u64,
 }
 
@@ -61,7 +60,7 @@ impl Lanes {
     }
 
     /// Takes deliveries for all lanes that have room.
-    pub(super) fn fill(&self, shared: &Arc<Shared>) -> Result<(), LedgerError> {
+    pub(super) fn fill(&self, shared: &Arc<Shared>) -> Result<()> {
         for listener in shared.ledger.ready_listeners()? {
             // A listener that doesn't take any now keeps them; one that never will gets them, to be given up.
             if attempt::takes(&shared.dispatcher, &listener) == Some(false) {
@@ -93,7 +92,7 @@ impl Lanes {
 
     /// Puts deliveries into their lanes. When the host is being ended, gives them back. `lapses` is how often the lease had run out
     /// before they were taken.
-    pub(super) fn put(&self, shared: &Arc<Shared>, all: Vec<Held>, lapses: u64) {
+    pub(super) fn put(&self, shared: &Arc<Shared>, all: Vec<HeldDelivery>, lapses: u64) {
         for held in all {
             if shared.is_ended() {
                 shared.end(Settled { held, verdict: Verdict::Released }, None);
@@ -114,7 +113,7 @@ impl Lanes {
                         tracing::error!("no thread can be started to deliver: {error}");
                         // Where there are others, they do what is there.
                         if state.threads == 0 {
-                            let queued: Vec<Held> = state.queue.drain(..).map(|queued| queued.held).collect();
+                            let queued: Vec<HeldDelivery> = state.queue.drain(..).map(|queued| queued.held).collect();
                             drop(state);
                             let release = |held| shared.end(Settled { held, verdict: Verdict::Released }, None);
                             queued.into_iter().for_each(release);
@@ -128,7 +127,7 @@ impl Lanes {
     /// Gives back what was not begun, and lets idle threads end.
     pub(super) fn end(&self, shared: &Shared) {
         for lane in self.all() {
-            let queued: Vec<Held> = lane.lock().queue.drain(..).map(|queued| queued.held).collect();
+            let queued: Vec<HeldDelivery> = lane.lock().queue.drain(..).map(|queued| queued.held).collect();
             lane.changed.notify_all();
             for held in queued {
                 shared.end(Settled { held, verdict: Verdict::Released }, None);

@@ -4,33 +4,27 @@
 //! holds under a lease, which is renewed as long as the host lives; a delivery whose lease ran out is not begun. What became of
 //! deliveries is settled by one thread, many at once, and only then the next delivery of the same object runs.
 
-mod announced;
 mod attempt;
 mod lanes;
 
 use std::{
-    fs::{self, File},
     io,
-    path::{Path, PathBuf},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc::{self, Receiver, Sender},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
-use crate::{
-    crash_point,
-    database::steady_ms,
-    dispatch::Dispatcher,
-    events::Listener,
-    executions::Note,
-    ledger::{Held, Ledger, LedgerError, Settled},
-    private,
+use billhook_machine::crash_point;
+use billhook_model::{Clock, Listener, text::with_causes};
+use billhook_store::{
+    Coordination, ExecutionLog, ExecutionNote, HeldDelivery, Ledger, Membership, Result, Settled, Take,
 };
-use announced::Announcements;
+
+use crate::dispatch::Dispatcher;
 pub(crate) use attempt::takes;
 use lanes::{Lanes, Queued};
 
@@ -54,13 +48,16 @@ pub(crate) struct Deliverer {
 /// What the threads share.
 struct Shared {
     dispatcher: Arc<Dispatcher>,
-    ledger: Arc<Ledger>,
+    ledger: Arc<dyn Ledger>,
+    log: Arc<dyn ExecutionLog>,
+    coordination: Arc<dyn Coordination>,
+    clock: Arc<dyn Clock>,
     /// What this host is called in the ledger.
     holder: String,
     /// How long it holds deliveries without a sign of life.
     lease_time: Duration,
-    /// Until when its lease certainly lasts, by the steady clock.
-    lease: AtomicI64,
+    /// Until when its lease certainly lasts, in milliseconds since the machine's start.
+    lease: AtomicU64,
     /// How often its lease ran out. What was queued before it did last may be somebody else's.
     lapses: AtomicU64,
     lanes: Lanes,
@@ -68,18 +65,14 @@ struct Shared {
     ended: Mutex<Sender<Ended>>,
     wake: Wake,
     is_ended: AtomicBool,
-    announcements: Arc<Announcements>,
-    /// The folder of the home's locks.
-    locks: PathBuf,
-    /// Held as long as this host delivers: by it others tell that it is no more.
-    _alive: File,
-    alive_path: PathBuf,
+    /// Held as long as this host delivers: by it others tell that it is no more. It ends with the last that is settled.
+    membership: Mutex<Option<Arc<dyn Membership>>>,
 }
 
 /// A delivery that was attempted, and what the execution log is told of it.
 struct Ended {
     settled: Settled,
-    note: Option<Note>,
+    note: Option<ExecutionNote>,
 }
 
 /// Wakes the thread that looks for deliveries.
@@ -106,18 +99,9 @@ impl Wake {
 }
 
 impl Shared {
-    /// For how many milliseconds a lease is taken.
-    fn lease_ms(&self) -> i64 {
-        i64::try_from(self.lease_time.as_millis()).unwrap_or(i64::MAX)
-    }
-
-    fn until(&self) -> i64 {
-        steady_ms().saturating_add(self.lease_ms())
-    }
-
     /// How much sooner a lease is taken for ended than it ends.
-    fn margin(&self) -> i64 {
-        i64::try_from((self.lease_time / 6).as_millis()).unwrap_or(0)
+    fn margin(&self) -> Duration {
+        self.lease_time / 6
     }
 
     /// How often a sign of life is given.
@@ -125,24 +109,33 @@ impl Shared {
         self.lease_time / 10
     }
 
-    /// Until when what was queued is certainly this host's own, by the steady clock; `None` if it isn't any more.
-    fn holds_until(&self, queued: &Queued) -> Option<i64> {
+    /// Until when the lease certainly lasts, since the machine's start.
+    fn lease(&self) -> Duration {
+        Duration::from_millis(self.lease.load(Ordering::Acquire))
+    }
+
+    /// Until when what was queued is certainly this host's own, since the machine's start; `None` if it isn't any more.
+    fn holds_until(&self, queued: &Queued) -> Option<Duration> {
         // In this order: a lease that was renewed after it ran out is seen with the number of times that it did.
-        let until = self.lease.load(Ordering::Acquire);
+        let until = self.lease();
         let is_own = self.lapses.load(Ordering::Acquire) == queued.lapses;
-        (steady_ms() < until && is_own).then_some(until)
+        (self.clock.since_boot() < until && is_own).then_some(until)
     }
 
     /// Takes deliveries of a listener, but for those that another host is just beginning: one whose lease ran out, and that stands
     /// still.
-    fn take(&self, listener: &Listener, most: usize) -> Result<Vec<Held>, LedgerError> {
-        let announced = |holder: &str| announced::announced_by(&self.locks, holder);
-        self.ledger.take(listener, &self.holder, self.lease_ms(), most, &announced)
+    fn take(&self, listener: &Listener, most: usize) -> Result<Vec<HeldDelivery>> {
+        let take = Take { listener, holder: &self.holder, hold_for: self.lease_time, most };
+        self.ledger.take(&take, &|holder| self.coordination.announced_by(holder))
     }
 
     /// Whether the lease lasts.
     fn holds(&self) -> bool {
-        steady_ms() < self.lease.load(Ordering::Acquire)
+        self.clock.since_boot() < self.lease()
+    }
+
+    fn membership(&self) -> Option<Arc<dyn Membership>> {
+        self.membership.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn lapses(&self) -> u64 {
@@ -159,67 +152,71 @@ impl Shared {
         *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = nobody;
     }
 
-    fn end(&self, settled: Settled, note: Option<Note>) {
+    fn end(&self, settled: Settled, note: Option<ExecutionNote>) {
         // Without the thread that settles, the lease runs out and somebody else delivers.
         let _ = self.ended.lock().unwrap_or_else(PoisonError::into_inner).send(Ended { settled, note });
     }
 
-    fn renew(&self) -> Result<(), LedgerError> {
-        let until = self.until();
+    fn renew(&self) -> Result<()> {
+        // Before the store's clock is asked: the lease lasts for at least so long.
+        let until = self.clock.since_boot() + self.lease_time - self.margin();
         if self.holds() {
-            self.ledger.renew(&self.holder, until)?;
+            self.ledger.renew(&self.holder, self.lease_time)?;
         } else {
             // Others may have taken what this host held. What is still its own goes on; everything else in its queues is dropped
             // before the lease is good again.
-            let kept = self.ledger.renew_lapsed(&self.holder, until)?;
+            let kept = self.ledger.renew_lapsed(&self.holder, self.lease_time)?;
             let lapses = self.lapses.fetch_add(1, Ordering::AcqRel) + 1;
             self.lanes.keep(&kept, lapses);
         }
-        self.lease.store(until - self.margin(), Ordering::Release);
+        self.lease.store(u64::try_from(until.as_millis()).unwrap_or(u64::MAX), Ordering::Release);
         Ok(())
     }
 }
 
-/// What names of the files begin with by which hosts are told to be alive.
-const ALIVE: &str = "delivers-";
+/// What a deliverer works on.
+pub(crate) struct Stage {
+    pub(crate) dispatcher: Arc<Dispatcher>,
+    pub(crate) ledger: Arc<dyn Ledger>,
+    pub(crate) log: Arc<dyn ExecutionLog>,
+    pub(crate) coordination: Arc<dyn Coordination>,
+    pub(crate) clock: Arc<dyn Clock>,
+}
 
 impl Deliverer {
-    /// Starts to deliver. `locks` is the folder of the home's locks.
-    pub(crate) fn start(dispatcher: Arc<Dispatcher>, locks: &Path, wake: Wake) -> io::Result<Self> {
+    /// Starts to deliver.
+    ///
+    /// # Errors
+    /// The host can't join the others, or the system gives no thread.
+    pub(crate) fn start(stage: Stage, wake: Wake) -> io::Result<Self> {
+        let Stage { dispatcher, ledger, log, coordination, clock } = stage;
         let holder = uuid::Uuid::now_v7().to_string();
-        private::folder(locks)?;
-        sweep(locks, &dispatcher.phases().ledger)?;
-        // Locked before it has its name: a file of that name that is not locked is one of a host that is no more.
-        let (unnamed, alive_path) = (locks.join(format!("begins-{holder}")), locks.join(format!("{ALIVE}{holder}")));
-        let alive = private::new_file(&unnamed)?;
-        alive.lock()?;
-        fs::rename(&unnamed, &alive_path)?;
-        let announcements = Announcements::new(locks, &holder);
+        sweep(&*coordination, &*ledger).map_err(io::Error::other)?;
+        let membership = coordination.join(&holder).map_err(io::Error::other)?;
         let (ended, to_settle) = mpsc::channel();
-        let ledger = Arc::clone(&dispatcher.phases().ledger);
         let shared = Arc::new(Shared {
             dispatcher,
             ledger,
+            log,
+            coordination,
+            clock,
             holder,
             lease_time: crash_point::number("BILLHOOK_LEASE_MS")
                 .map_or(LEASE, |time| Duration::from_millis(time.unsigned_abs())),
-            lease: AtomicI64::new(0),
+            lease: AtomicU64::new(0),
             lapses: AtomicU64::new(0),
             lanes: Lanes::default(),
             ended: Mutex::new(ended),
             wake,
             is_ended: AtomicBool::new(false),
-            announcements,
-            locks: locks.to_owned(),
-            _alive: alive,
-            alive_path,
+            membership: Mutex::new(Some(membership.into())),
         });
         let mut deliverer = Deliverer { shared: Arc::clone(&shared), threads: Vec::new() };
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| thread::Builder::new().name(name.to_owned()).spawn(run);
         let settling = Arc::clone(&shared);
         deliverer.threads.push(spawn("billhook-settle", Box::new(move || settle_all(&settling, &to_settle)))?);
-        let (scheduling, locks) = (Arc::clone(&shared), locks.to_owned());
-        match spawn("billhook-deliver", Box::new(move || schedule(&scheduling, &locks))) {
+        let scheduling = Arc::clone(&shared);
+        match spawn("billhook-deliver", Box::new(move || schedule(&scheduling))) {
             Ok(thread) => deliverer.threads.push(thread),
             Err(error) => {
                 // The other one ends, and others don't take this host for one that delivers.
@@ -258,12 +255,12 @@ impl Deliverer {
 }
 
 /// Looks for deliveries, gives signs of life, and frees what hosts held that are no more. Goes on until nothing is under way.
-fn schedule(shared: &Arc<Shared>, locks: &Path) {
+fn schedule(shared: &Arc<Shared>) {
     let (mut renewed, mut forgot): (Option<Instant>, Option<Instant>) = (None, None);
-    let mut look = || -> Result<(), LedgerError> {
+    let mut look = || -> Result<()> {
         if renewed.is_none_or(|at| at.elapsed() >= shared.sign_of_life()) || !shared.holds() {
             shared.renew()?;
-            recover(shared, locks)?;
+            recover(shared)?;
             renewed = Some(Instant::now());
         }
         if shared.is_ended() {
@@ -273,8 +270,8 @@ fn schedule(shared: &Arc<Shared>, locks: &Path) {
         if forgot.is_none_or(|at| at.elapsed() >= FORGET) {
             forgot = Some(Instant::now());
             while shared.ledger.forget(KEPT)? && !shared.is_ended() {}
-            if let Err(error) = shared.dispatcher.phases().log.trim(shared.ledger.now()?) {
-                tracing::warn!("the execution log can't be trimmed: {error}");
+            if let Err(error) = shared.log.trim(shared.ledger.now()?) {
+                tracing::warn!("the execution log can't be trimmed: {}", with_causes(&error));
             }
         }
         Ok(())
@@ -284,7 +281,7 @@ fn schedule(shared: &Arc<Shared>, locks: &Path) {
         if shared.ledger.exists()
             && let Err(error) = look()
         {
-            tracing::error!("nothing can be delivered now: {error}");
+            tracing::error!("nothing can be delivered now: {}", with_causes(&error));
             thread::sleep(LOOK);
         }
         shared.wake.wait(LOOK);
@@ -292,44 +289,31 @@ fn schedule(shared: &Arc<Shared>, locks: &Path) {
     shared.end_settling();
 }
 
-/// Deletes the files of hosts that are no more and held nothing.
-fn sweep(locks: &Path, ledger: &Ledger) -> io::Result<()> {
-    let holders = if ledger.exists() { ledger.holders().map_err(io::Error::other)? } else { Vec::new() };
-    for entry in fs::read_dir(locks)?.flatten() {
-        let name = entry.file_name();
-        let Some(holder) = name.to_str().and_then(|name| name.strip_prefix(ALIVE)) else { continue };
-        let is_gone = || File::options().write(true).open(entry.path()).is_ok_and(|file| file.try_lock().is_ok());
-        if !holders.iter().any(|known| known == holder) && is_gone() {
-            let _ = fs::remove_file(entry.path());
-            announced::forget(locks, holder);
+/// Forgets hosts that are no more and held nothing.
+fn sweep(coordination: &dyn Coordination, ledger: &dyn Ledger) -> Result<()> {
+    let holders = if ledger.exists() { ledger.holders()? } else { Vec::new() };
+    for member in coordination.members()? {
+        if !holders.contains(&member) && coordination.is_gone(&member) {
+            coordination.forget(&member);
         }
     }
     Ok(())
 }
 
 /// Frees what hosts held that are no more, without waiting for their leases to run out.
-fn recover(shared: &Shared, locks: &Path) -> Result<(), LedgerError> {
+fn recover(shared: &Shared) -> Result<()> {
     for holder in shared.ledger.holders()? {
-        if holder == shared.holder || holder.contains(['/', '.']) {
+        if holder == shared.holder || !shared.coordination.is_gone(&holder) {
             continue;
         }
-        let path = locks.join(format!("{ALIVE}{holder}"));
-        let is_gone = match File::options().read(true).write(true).open(&path) {
-            // Locked as long as its host lives.
-            Ok(file) => file.try_lock().is_ok(),
-            Err(error) => error.kind() == io::ErrorKind::NotFound,
-        };
-        if is_gone {
-            let freed = shared.ledger.recover(&holder)?;
-            if !freed.is_empty() {
-                tracing::warn!(
-                    "a host ended that held what is to be delivered, {} in all: it is delivered now",
-                    freed.len()
-                );
-            }
-            let _ = fs::remove_file(&path);
-            announced::forget(locks, &holder);
+        let freed = shared.ledger.recover(&holder)?;
+        if !freed.is_empty() {
+            tracing::warn!(
+                "a host ended that held what is to be delivered, {} in all: it is delivered now",
+                freed.len()
+            );
         }
+        shared.coordination.forget(&holder);
     }
     Ok(())
 }
@@ -360,22 +344,26 @@ fn settle_all(shared: &Arc<Shared>, to_settle: &Receiver<Ended>) {
             notes.extend(ended.note);
         }
         if !notes.is_empty()
-            && let Err(error) = shared.dispatcher.phases().log.write(&notes, 0)
+            && let Err(error) = shared.log.write(&notes, 0)
         {
-            tracing::error!("{} executions are not in the log: {error}", notes.len());
-            shared.dispatcher.phases().log.lose(notes.len() as u64);
+            tracing::error!("{} executions are not in the log: {}", notes.len(), with_causes(&error));
+            shared.log.lose(notes.len() as u64);
         }
         loop {
             // Read before: what the lease's end takes away meanwhile must not be queued as if it were held.
             let lapses = shared.lapses();
-            let hold_for = (!shared.is_ended()).then(|| shared.lease_ms());
+            let hold_for = (!shared.is_ended()).then_some(shared.lease_time);
             match shared.ledger.settle(&shared.holder, hold_for, &settled) {
                 Ok(next) => {
                     shared.lanes.put(shared, next, lapses);
                     break;
                 }
                 Err(error) => {
-                    tracing::error!("what became of {} deliveries can't be noted: {error}", settled.len());
+                    tracing::error!(
+                        "what became of {} deliveries can't be noted: {}",
+                        settled.len(),
+                        with_causes(&error)
+                    );
                     // They are delivered again if that lasts for longer than the lease.
                     if shared.is_ended() {
                         break;
@@ -386,5 +374,5 @@ fn settle_all(shared: &Arc<Shared>, to_settle: &Receiver<Ended>) {
         }
     }
     // Others take at once what this host may still hold.
-    let _ = fs::remove_file(&shared.alive_path);
+    shared.membership.lock().unwrap_or_else(PoisonError::into_inner).take();
 }

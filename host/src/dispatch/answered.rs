@@ -19,7 +19,7 @@ use billhook_plugin_api::{
 };
 use foldhash::fast::RandomState;
 
-use crate::number::{is_beyond_floating_point, is_echo};
+use billhook_model::number::{is_beyond_floating_point, is_echo};
 
 /// The fields of an asset that a hook may change, and so may a handler before it.
 const CHANGEABLE: [&str; 3] = ["meta_info", "content_type", "download_link"];

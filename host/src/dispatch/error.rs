@@ -6,9 +6,11 @@ use billhook_plugin_api::{ErrorKind, Hook};
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 use super::{Forbidden, slot::LoadFailure};
+use billhook_machine::disk::DiskTrouble;
+use billhook_model::text::with_causes;
+use billhook_store::StoreError;
+
 use crate::{
-    disk::DiskTrouble,
-    ledger::LedgerError,
     package::form::FormProblem,
     runtime::{CallFailure, Fault, FaultKind},
 };
@@ -73,9 +75,9 @@ impl HookError {
 
     /// The hook went through, and its listeners can't be told of it.
     #[cold]
-    pub(super) fn not_recorded(hook: Hook, problem: &LedgerError) -> Self {
+    pub(super) fn not_recorded(hook: Hook, problem: &StoreError) -> Self {
         let disk = DiskTrouble::of(problem);
-        let problem = disk.map_or_else(|| problem.to_string(), |trouble| trouble.to_string());
+        let problem = disk.map_or_else(|| with_causes(problem), |trouble| trouble.to_string());
         let message = format!("it was done, and its listeners can't be told: {problem}");
         let mut error = Self::of_host(hook, None, ErrorKind::Internal, message);
         error.0.outcome_unknown = true;
@@ -94,7 +96,7 @@ impl HookError {
     }
 
     #[cold]
-    pub(super) fn not_installed(hook: Hook, id: &str) -> Self {
+    pub(crate) fn not_installed(hook: Hook, id: &str) -> Self {
         Self::of_host(hook, Some(id), ErrorKind::NotFound, format!("there is no plugin {id:?}")).unknown()
     }
 

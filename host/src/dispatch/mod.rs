@@ -27,15 +27,17 @@ pub use error::HookError;
 pub use phases::Forbidden;
 pub(crate) use phases::{Phases, merged_data};
 pub(crate) use pipeline::{Returned, Target};
-pub(crate) use slot::{LoadFailure, Loader, Slot};
-use table::Table;
+use slot::SlotSpec;
+pub(crate) use slot::{Loader, Slot};
+use table::{Route, Table};
+
+use billhook_model::{ExecutionStatus, Isolation, PluginStatus, text::with_causes};
+use billhook_store::{NewVersion, Plugins, StoreError};
 
 use crate::{
     events::Listeners,
-    executions::ExecutionStatus,
     package::Manifest,
-    registry::{DispatchRow, NewVersion, Registry, RegistryError, Status},
-    runtime::{Isolation, is_outage, overdue},
+    runtime::{is_outage, overdue},
 };
 
 /// Carries calls to plugins.
@@ -43,14 +45,14 @@ use crate::{
 /// No lock of its is held while a plugin's code runs: making an instance for new settings, and ending one that nobody calls
 /// any more, each have a thread of their own, so that a plugin that hangs there holds up nothing else.
 pub(crate) struct Dispatcher {
-    registry: Arc<Registry>,
+    plugins: Arc<dyn Plugins>,
     table: Arc<Apart>,
     loader: Arc<Loader>,
     phases: Arc<Phases>,
     /// Plugins of which an older instance goes on, and why.
     stale: Arc<Mutex<BTreeMap<String, String>>>,
-    /// Rows for which no thread could be started that makes an instance.
-    unrenewed: Mutex<Vec<DispatchRow>>,
+    /// What no thread could be started for that makes an instance.
+    unrenewed: Mutex<Vec<SlotSpec>>,
     /// As the phases have it: here it is at hand.
     records_hooks: bool,
     /// Held while the table is made anew; holds what was taken out of it and may still be in use, and since when.
@@ -61,11 +63,11 @@ pub(crate) struct Dispatcher {
 type Retired = Vec<(Instant, Arc<Slot>)>;
 
 impl Dispatcher {
-    pub(crate) fn new(registry: Arc<Registry>, loader: Loader, phases: Arc<Phases>) -> Self {
+    pub(crate) fn new(plugins: Arc<dyn Plugins>, loader: Loader, phases: Arc<Phases>) -> Self {
         let records_hooks = phases.records_hooks;
         let (table, loader) = (Arc::default(), Arc::new(loader));
         Dispatcher {
-            registry,
+            plugins,
             table,
             loader,
             phases,
@@ -77,22 +79,22 @@ impl Dispatcher {
     }
 
     /// Makes the table anew if the registry changed. Calls that are under way finish on what they began with.
-    pub(crate) fn refresh(&self) -> Result<(), RegistryError> {
+    pub(crate) fn refresh(&self) -> Result<(), StoreError> {
         self.renew().map(drop)
     }
 
     /// Makes the table anew, and waits for plugins that got new settings, at most for a time.
-    pub(crate) fn refresh_and_wait(&self, limit: Duration) -> Result<(), RegistryError> {
+    pub(crate) fn refresh_and_wait(&self, limit: Duration) -> Result<(), StoreError> {
         wait(self.renew()?, limit);
         Ok(())
     }
 
     /// Makes the table anew; the threads make instances for new settings.
-    fn renew(&self) -> Result<Vec<JoinHandle<()>>, RegistryError> {
+    fn renew(&self) -> Result<Vec<JoinHandle<()>>, StoreError> {
         let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
         let mut to_renew = Vec::new();
-        if self.registry.generation()? != self.table.load().generation {
-            let changed = self.table.load().with(self.registry.dispatch_rows()?, &self.loader);
+        if self.plugins.generation()? != self.table.load().generation {
+            let changed = self.table.load().with(self.plugins.routes()?, &self.loader);
             self.table.store(Arc::new(changed.table));
             retired.extend(changed.gone.into_iter().map(|slot| (Instant::now(), slot)));
             to_renew = changed.to_renew;
@@ -112,19 +114,20 @@ impl Dispatcher {
         for slot in self.table.load().slots() {
             slot.end_idle();
             if self.loader.is_observed && slot.is_loaded() {
-                observe::workers(&slot.row().id, slot.workers());
+                observe::workers(slot.id(), slot.workers());
             }
         }
         to_renew.append(&mut self.unrenewed.lock().unwrap_or_else(PoisonError::into_inner));
-        Ok(to_renew.into_iter().filter_map(|row| self.renew_settings(row)).collect())
+        Ok(to_renew.into_iter().filter_map(|spec| self.renew_settings(spec)).collect())
     }
 
     /// Opens the library of a version that is to be installed, where the plugin is loaded into this process: one that can't be
     /// opened here must not take the place of one that works.
-    pub(crate) fn preload(&self, id: &str, version: &NewVersion, isolation: Isolation) -> Result<(), String> {
+    pub(crate) fn preload(&self, version: &NewVersion) -> Result<(), String> {
         let table = self.table.load();
-        let is_used = table.by_id(id).is_some_and(|slot| slot.is_loaded() && slot.is_in_this_process());
-        if !is_used || isolation == Isolation::Process {
+        let slot = table.by_id(&version.id).map(Route::in_use);
+        let is_used = slot.is_some_and(|slot| slot.is_loaded() && slot.is_in_this_process());
+        if !is_used || version.policy.isolation == Isolation::Process {
             return Ok(());
         }
         let library = self.loader.library(&version.digest, &version.library_digest, &version.module);
@@ -133,8 +136,8 @@ impl Dispatcher {
 
     /// Loads a plugin again at its next call, if loading it failed.
     pub(crate) fn try_again(&self, id: &str) {
-        if let Some(slot) = self.table.load().by_id(id) {
-            slot.try_again();
+        if let Some(route) = self.table.load().by_id(id) {
+            route.in_use().try_again();
         }
     }
 
@@ -145,16 +148,16 @@ impl Dispatcher {
     }
 
     /// Makes an instance of another version or with new settings, on a thread of its own; the old one serves until it is there.
-    fn renew_settings(&self, row: DispatchRow) -> Option<JoinHandle<()>> {
+    fn renew_settings(&self, spec: SlotSpec) -> Option<JoinHandle<()>> {
         let (table, loader, retired) = (Arc::clone(&self.table), Arc::clone(&self.loader), Arc::clone(&self.retired));
         let all_stale = Arc::clone(&self.stale);
-        let its_row = row.clone();
-        let renew = move || match Slot::renewed(its_row.clone(), &loader) {
+        let its_spec = spec.clone();
+        let renew = move || match Slot::renewed(its_spec.clone(), &loader) {
             Ok(slot) => {
                 // Held until the lock is given back: without a place in the table it is dropped here, and that runs code of
                 // the plugin's.
                 let slot = Arc::new(slot);
-                all_stale.lock().unwrap_or_else(PoisonError::into_inner).remove(&its_row.id);
+                all_stale.lock().unwrap_or_else(PoisonError::into_inner).remove(&its_spec.id);
                 let mut retired = retired.lock().unwrap_or_else(PoisonError::into_inner);
                 if let Some(changed) = table.load().renewed(Arc::clone(&slot)) {
                     table.store(Arc::new(changed.table));
@@ -163,11 +166,11 @@ impl Dispatcher {
             }
             Err(problem) => {
                 tracing::error!(
-                    plugin = its_row.id,
+                    plugin = its_spec.id,
                     "what is installed can't be loaded here, the older one stays: {}",
                     problem.message
                 );
-                all_stale.lock().unwrap_or_else(PoisonError::into_inner).insert(its_row.id.clone(), problem.message);
+                all_stale.lock().unwrap_or_else(PoisonError::into_inner).insert(its_spec.id.clone(), problem.message);
             }
         };
         match thread::Builder::new().name("billhook-settings".to_owned()).spawn(renew) {
@@ -175,9 +178,9 @@ impl Dispatcher {
             // The next look tries again.
             Err(error) => {
                 let problem = format!("no thread can be started: {error}");
-                tracing::error!(plugin = row.id, "what is installed can't be loaded here yet: {problem}");
-                self.stale.lock().unwrap_or_else(PoisonError::into_inner).insert(row.id.clone(), problem);
-                self.unrenewed.lock().unwrap_or_else(PoisonError::into_inner).push(row);
+                tracing::error!(plugin = spec.id, "what is installed can't be loaded here yet: {problem}");
+                self.stale.lock().unwrap_or_else(PoisonError::into_inner).insert(spec.id.clone(), problem);
+                self.unrenewed.lock().unwrap_or_else(PoisonError::into_inner).push(spec);
                 None
             }
         }
@@ -200,28 +203,30 @@ impl Dispatcher {
     /// Whether a plugin takes events now; `None` if it never will.
     pub(crate) fn takes_events(&self, id: &str) -> Option<bool> {
         let table = self.table.load();
-        let slot = table.by_id(id).filter(|slot| slot.implements(Hook::OnEvent))?;
-        Some(slot.row().status == Status::Enabled)
+        let slot = table.by_id(id).map(Route::in_use).filter(|slot| slot.implements(Hook::OnEvent))?;
+        Some(slot.spec().status == PluginStatus::Enabled)
     }
 
     /// The id and the isolation-independent hooks of the plugin of an asset type, for explanations.
     pub(crate) fn plugin_of_type(&self, asset_type: &str, hook: Hook) -> Option<(String, bool)> {
         let table = self.table.load();
-        table.by_type(asset_type).map(|slot| (slot.row().id.clone(), slot.implements(hook)))
+        table.by_type(asset_type).map(Route::in_use).map(|slot| (slot.spec().id.clone(), slot.implements(hook)))
     }
 
     #[cold]
     fn table_after_refresh(&self) -> Arc<Table> {
         if let Err(error) = self.refresh() {
-            tracing::warn!("the registry can't be read, plugins stay as they are: {error}");
+            tracing::warn!("the registry can't be read, plugins stay as they are: {}", with_causes(&error));
         }
         self.table.load_full()
     }
 
     /// The `package.json` of the plugin of an asset type.
     pub(crate) fn manifest_of(&self, hook: Hook, asset_type: &str) -> Result<Arc<Manifest>, HookError> {
-        let find =
-            |table: &Table| table.by_type(asset_type).cloned().ok_or_else(|| HookError::unknown_type(hook, asset_type));
+        let find = |table: &Table| {
+            let slot = table.by_type(asset_type).map(|route| Arc::clone(route.in_use()));
+            slot.ok_or_else(|| HookError::unknown_type(hook, asset_type))
+        };
         let slot = match find(&self.table.load()) {
             Ok(slot) => slot,
             Err(_) => find(&self.table_after_refresh())?,
@@ -235,7 +240,7 @@ impl Dispatcher {
 
     /// The id of the plugin of an asset type.
     pub(crate) fn plugin_of(&self, hook: Hook, asset_type: &str) -> Result<String, HookError> {
-        let id = |table: &Table| table.by_type(asset_type).map(|slot| slot.row().id.clone());
+        let id = |table: &Table| table.by_type(asset_type).map(|route| route.in_use().spec().id.clone());
         id(&self.table.load())
             .or_else(|| id(&self.table_after_refresh()))
             .ok_or_else(|| HookError::unknown_type(hook, asset_type))
@@ -243,24 +248,24 @@ impl Dispatcher {
 
     /// Whether the plugin of an asset type implements a hook; `None` where there is no such type.
     pub(crate) fn implements(&self, asset_type: &str, hook: Hook) -> Option<bool> {
-        self.table.load().by_type(asset_type).map(|slot| slot.implements(hook))
+        self.table.load().by_type(asset_type).map(|route| route.in_use().implements(hook))
     }
 
     /// Whether a plugin implements a hook; `None` where there is no such plugin.
     pub(crate) fn implements_hook(&self, id: &str, hook: Hook) -> Option<bool> {
-        self.table.load().by_id(id).map(|slot| slot.implements(hook))
+        self.table.load().by_id(id).map(|route| route.in_use().implements(hook))
     }
 
     /// The deadlines of a hook's before handlers and of the plugin itself, one after the other; `None` where there is no such plugin.
     pub(crate) fn longest_call(&self, id: &str, hook: Hook) -> Option<Duration> {
         let table = self.table.load();
-        let own = table.by_id(id)?.deadline(hook);
+        let own = table.by_id(id)?.in_use().deadline(hook);
         Some(table.listeners.chain(hook.name()).before.iter().map(|handler| handler.deadline()).sum::<Duration>() + own)
     }
 
     /// Whether the code of a plugin is run by this process, and not by a worker.
     pub(crate) fn runs_in_this_process(&self, id: &str) -> bool {
-        self.table.load().by_id(id).is_some_and(|slot| slot.is_in_this_process())
+        self.table.load().by_id(id).is_some_and(|route| route.in_use().is_in_this_process())
     }
 
     /// Notices calls that take too long in this process: to be called every [`overdue::TICK`].
@@ -291,18 +296,6 @@ impl Drop for Dispatcher {
         wait(end(slots).0, LAST_WAIT);
     }
 }
-
-/// As much of an object's id as the log keeps: an id is short.
-pub(crate) fn brief(id: &str) -> &str {
-    let mut end = id.len().min(LONGEST_OBJECT_ID);
-    while !id.is_char_boundary(end) {
-        end -= 1;
-    }
-    &id[..end]
-}
-
-/// So many bytes an object's id has at most: a longer one is refused in an event, and cut off in the execution log.
-pub const LONGEST_OBJECT_ID: usize = 1024;
 
 /// How a call that didn't go through is noted.
 pub(crate) fn status_of(error: &HookError) -> ExecutionStatus {
@@ -362,15 +355,4 @@ fn wait(threads: Vec<JoinHandle<()>>, limit: Duration) {
         thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(10));
     }
-}
-
-/// The row of a slot: two slots with equal rows behave alike.
-fn same(left: &DispatchRow, right: &DispatchRow) -> bool {
-    left.digest == right.digest
-        && left.name == right.name
-        && left.status == right.status
-        && left.needs_settings == right.needs_settings
-        && left.settings_changed == right.settings_changed
-        && left.runtime == right.runtime
-        && left.quarantined == right.quarantined
 }

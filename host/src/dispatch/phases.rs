@@ -4,25 +4,28 @@
 use std::{
     fmt, io,
     sync::{Arc, Mutex, OnceLock, PoisonError},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
+use billhook_model::{
+    Clock, Emitted, ExecutionStatus, Handler, LARGEST_EVENT_DATA, LONGEST_OBJECT_ID, ListenerKind, NewEvent, OnFailure,
+    text,
+};
 use billhook_plugin_api::{
     Hook, Json,
     call::OwnedHookCall,
     data::{AssetChanges, Event},
 };
+use billhook_store::{CalledName, EventRecord, ExecutionLog, ExecutionNote, Ledger, StoreError};
 use serde::Serialize;
 
 use super::{
     HookError,
     answered::{hook_changes, merged},
-    brief,
 };
 use crate::{
-    events::{Answer, Called, Caller, Chain, Handler, LARGEST_DATA, ListenerKind, NewEvent, OnFailure},
-    executions::{ExecutionLog, ExecutionStatus, Name, Note, Recorder},
-    ledger::{Emitted, Ledger, LedgerError, Record},
+    events::{Answer, Called, Caller, Chain},
+    recorder::Recorder,
 };
 
 /// What a before handler said, or what stands for it: it must not happen.
@@ -53,8 +56,9 @@ impl std::error::Error for Forbidden {}
 /// Runs what surrounds events.
 pub(crate) struct Phases {
     pub(crate) caller: Caller,
-    pub(crate) ledger: Arc<Ledger>,
-    pub(crate) log: Arc<ExecutionLog>,
+    pub(crate) ledger: Arc<dyn Ledger>,
+    pub(crate) log: Arc<dyn ExecutionLog>,
+    pub(crate) clock: Arc<dyn Clock>,
     /// Whether calls of hooks are noted, and not only those of handlers.
     pub(crate) records_hooks: bool,
     recorder: OnceLock<Recorder>,
@@ -67,12 +71,22 @@ pub(crate) struct Phases {
 impl Phases {
     pub(crate) fn new(
         caller: Caller,
-        ledger: Arc<Ledger>,
-        log: Arc<ExecutionLog>,
+        ledger: Arc<dyn Ledger>,
+        log: Arc<dyn ExecutionLog>,
+        clock: Arc<dyn Clock>,
         records_hooks: bool,
         emitted: Box<dyn Fn() + Send + Sync>,
     ) -> Self {
-        Phases { caller, ledger, log, records_hooks, recorder: OnceLock::new(), starting: Mutex::default(), emitted }
+        Phases {
+            caller,
+            ledger,
+            log,
+            clock,
+            records_hooks,
+            recorder: OnceLock::new(),
+            starting: Mutex::default(),
+            emitted,
+        }
     }
 
     /// Starts the thread that writes the execution log, unless it runs.
@@ -81,12 +95,12 @@ impl Phases {
         if let Some(recorder) = self.recorder.get() {
             return Ok(recorder);
         }
-        let recorder = Recorder::start(Arc::clone(&self.log))?;
+        let recorder = Recorder::start(Arc::clone(&self.log), Arc::clone(&self.clock))?;
         Ok(self.recorder.get_or_init(|| recorder))
     }
 
     /// Notes a call in the execution log. Never waits for the disk.
-    pub(super) fn note(&self, note: Note) {
+    pub(super) fn note(&self, note: ExecutionNote) {
         let started = match self.recorder.get() {
             Some(recorder) => Ok(recorder),
             None => self.start_recorder(),
@@ -102,7 +116,7 @@ impl Phases {
     }
 
     /// Records events for their listeners. Durable on return.
-    pub(crate) fn emit(&self, records: Vec<Record>) -> Result<Vec<Emitted>, LedgerError> {
+    pub(crate) fn emit(&self, records: Vec<EventRecord>) -> Result<Vec<Emitted>, StoreError> {
         let emitted = self.ledger.emit(records)?;
         (self.emitted)();
         Ok(emitted)
@@ -161,10 +175,14 @@ impl Phases {
         response: String,
         took: Duration,
     ) {
-        self.note(Note {
-            at: SystemTime::now(),
-            event: Name::Event(event.name.clone()),
-            object: event.object_id.as_ref().map(|id| brief(id.as_str()).to_owned()).unwrap_or_default(),
+        self.note(ExecutionNote {
+            at: self.clock.now(),
+            event: CalledName::Event(event.name.clone()),
+            object: event
+                .object_id
+                .as_ref()
+                .map(|id| text::beginning(id.as_str(), LONGEST_OBJECT_ID).to_owned())
+                .unwrap_or_default(),
             kind: ListenerKind::Handler,
             listener: handler.name.as_str().into(),
             attempt: 1,
@@ -210,7 +228,9 @@ impl Phases {
 /// Returns the data of an event with what a before handler changed: all of it, or none. The rest is as it was, to the letter.
 pub(crate) fn merged_data(event: &Event, answered: &Json<'_>) -> Result<Json<'static>, String> {
     let within_limit = |data: &str| match data.len() {
-        size if size > LARGEST_DATA => Err(format!("its data has {size} bytes; at most {LARGEST_DATA} are taken")),
+        size if size > LARGEST_EVENT_DATA => {
+            Err(format!("its data has {size} bytes; at most {LARGEST_EVENT_DATA} are taken"))
+        }
         _ => Ok(()),
     };
     within_limit(answered.as_str())?;

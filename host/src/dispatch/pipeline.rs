@@ -1,29 +1,24 @@
 //! The way of a call, from top to bottom: is it listened to; before handlers; the slot that it goes to; the instance; and what is
 //! noted of it.
 
-use std::{
-    sync::Arc,
-    time::{Instant, SystemTime},
-};
+use std::{sync::Arc, time::Instant};
 
+use billhook_model::{ExecutionStatus, LONGEST_OBJECT_ID, ListenerKind, NewEvent, PluginStatus, text};
 use billhook_plugin_api::{
     Hook, Json,
     call::{HookCall, HookObjects, HookReply, MissingObject, OwnedHookCall},
     data::{Asset, Event},
 };
 
+use billhook_store::{CalledName, EventRecord, ExecutionNote};
+
 use super::{
-    Dispatcher, HookError, Table, brief,
+    Dispatcher, HookError, Table,
     slot::{NotReady, Slot},
     status_of,
+    table::Route,
 };
-use crate::{
-    events::{ListenerKind, NewEvent},
-    executions::{ExecutionStatus, Name, Note},
-    ledger::Record,
-    package::form,
-    registry::Status,
-};
+use crate::package::form;
 
 /// How the plugin of a call is found.
 #[derive(Clone, Copy)]
@@ -36,7 +31,7 @@ pub(crate) enum Target<'a> {
 
 impl Target<'_> {
     #[inline]
-    fn slot(self, hook: Hook, table: &Table) -> Result<&Arc<Slot>, HookError> {
+    fn route(self, hook: Hook, table: &Table) -> Result<&Route, HookError> {
         match self {
             Target::Type(name) => table.by_type(name).ok_or_else(|| HookError::unknown_type(hook, name)),
             Target::Plugin(id) => table.by_id(id).ok_or_else(|| HookError::not_installed(hook, id)),
@@ -48,7 +43,7 @@ impl Target<'_> {
 pub(crate) struct Returned {
     /// `None` where the plugin doesn't implement the hook.
     pub(crate) reply: Option<HookReply>,
-    pub(crate) records: Vec<Record>,
+    pub(crate) records: Vec<EventRecord>,
 }
 
 impl Dispatcher {
@@ -103,14 +98,15 @@ impl Dispatcher {
     #[cold]
     fn check_form_of(&self, table: &Table, target: Target<'_>, hook: Hook, asset: &Asset) -> Result<(), HookError> {
         // A plugin that isn't there, or takes no calls, is told of by the call itself.
-        let Ok(slot) = target.slot(hook, table) else { return Ok(()) };
-        if slot.row().status != Status::Enabled {
+        let Ok(slot) = target.route(hook, table).map(Route::in_use) else { return Ok(()) };
+        if slot.spec().status != PluginStatus::Enabled {
             return Ok(());
         }
-        let manifest =
-            slot.manifest(hook).or_else(|_| target.slot(hook, &self.table_after_refresh())?.manifest(hook))?;
+        let manifest = slot
+            .manifest(hook)
+            .or_else(|_| target.route(hook, &self.table_after_refresh())?.in_use().manifest(hook))?;
         form::check(&manifest, &asset.meta_info)
-            .map_err(|problem| HookError::of_form(hook, &slot.row().id, problem).about(&asset.id))
+            .map_err(|problem| HookError::of_form(hook, slot.id(), problem).about(&asset.id))
     }
 
     /// Calls a hook of a pair. What its listeners are told is returned, and recorded when the whole pair went through.
@@ -157,11 +153,11 @@ impl Dispatcher {
     #[cold]
     fn refuse(&self, target: Target<'_>, missing: &MissingObject) -> Result<Option<HookReply>, HookError> {
         let table = self.table.load();
-        let slot = target.slot(missing.hook, &table)?;
+        let slot = target.route(missing.hook, &table)?.in_use();
         match slot.instance(missing.hook) {
             Ok(None) => Ok(None),
             Err(NotReady::Refused(error)) => Err(error),
-            _ => Err(HookError::bad_value(missing.hook, &slot.row().id, missing.to_string())),
+            _ => Err(HookError::bad_value(missing.hook, slot.id(), missing.to_string())),
         }
     }
 
@@ -184,7 +180,7 @@ impl Dispatcher {
     fn call_listened_to(&self, target: Target<'_>, call: HookCall<'_>) -> Result<Returned, HookError> {
         let hook = call.hook();
         let table = self.table.load_full();
-        let id = target.slot(hook, &table)?.row().id.clone();
+        let id = Arc::clone(target.route(hook, &table)?.in_use().id());
         let chain = table.listeners.chain(hook.name());
         let mut owned = call.to_owned();
         let written = |problem: String| HookError::internal(hook, &id, problem);
@@ -207,7 +203,7 @@ impl Dispatcher {
             }
             event.data = data_of(target, owned.borrowed()).map_err(written)?;
             let listeners = chain.after.iter().map(|(_, listener)| listener.clone()).collect();
-            records.push(Record { event, listeners });
+            records.push(EventRecord::new(event, listeners));
         }
         Ok(Returned { reply, records })
     }
@@ -216,7 +212,7 @@ impl Dispatcher {
     /// table was made: then the call goes where it goes now.
     #[inline]
     fn route(&self, table: &Table, target: Target<'_>, call: HookCall<'_>) -> Result<Option<HookReply>, HookError> {
-        let slot = target.slot(call.hook(), table)?;
+        let slot = target.route(call.hook(), table)?.choose(call.object());
         match self.call_slot(slot, call) {
             Ok(reply) => Ok(reply),
             Err(NotReady::Refused(error)) => Err(error),
@@ -233,7 +229,7 @@ impl Dispatcher {
         error: HookError,
     ) -> Result<Option<HookReply>, HookError> {
         let table = self.table_after_refresh();
-        let slot = target.slot(call.hook(), &table)?;
+        let slot = target.route(call.hook(), &table)?.choose(call.object());
         let start = Instant::now();
         let error = if Arc::ptr_eq(slot, stale) {
             error
@@ -276,10 +272,10 @@ impl Dispatcher {
 
     #[cold]
     fn note(&self, slot: &Slot, call: HookCall<'_>, start: Instant, error: Option<&HookError>) {
-        self.phases.note(Note {
-            at: SystemTime::now(),
-            event: Name::Hook(call.hook().name()),
-            object: brief(call.object().unwrap_or_default()).to_owned(),
+        self.phases.note(ExecutionNote {
+            at: self.phases.clock.now(),
+            event: CalledName::Hook(call.hook().name()),
+            object: text::beginning(call.object().unwrap_or_default(), LONGEST_OBJECT_ID).to_owned(),
             kind: ListenerKind::Plugin,
             listener: Arc::clone(slot.id()),
             attempt: 1,
@@ -292,7 +288,7 @@ impl Dispatcher {
     }
 
     /// Records what listeners are told of hooks that went through. Durable on return.
-    pub(crate) fn tell(&self, hook: Hook, records: Vec<Record>) -> Result<(), HookError> {
+    pub(crate) fn tell(&self, hook: Hook, records: Vec<EventRecord>) -> Result<(), HookError> {
         if records.is_empty() {
             return Ok(());
         }

@@ -20,22 +20,61 @@ use billhook_plugin_api::{
     call::{HookCall, HookReply},
 };
 
+use billhook_machine::disk::DiskTrouble;
+use billhook_model::{Isolation, ModuleInfo, PluginStatus, RunPolicy, text::with_causes};
+use billhook_store::{Crashed, Plugins, RoutedPlugin, RoutedVersion};
+
 use super::{HookError, observe::Observer};
 use crate::{
-    disk::DiskTrouble,
-    package::{Digest, Manifest, ModuleInfo},
-    registry::{DispatchRow, Status},
-    runtime::{
-        ChildProgram, InProcess, Instance, Isolation, Library, PluginServices, RuntimeSettings, StateStore,
-        WorkerConfig, Workers, overdue,
-    },
+    package::{Digest, Manifest},
+    runtime::{ChildProgram, InProcess, Instance, Library, PluginServices, StateStore, WorkerConfig, Workers, overdue},
 };
 
 /// After a load that failed, calls are answered with its error for this long before another is tried.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// The operator's settings of a plugin by its id, read when an instance is made.
-pub(crate) type Settings = Box<dyn Fn(&str) -> Result<String, LoadFailure> + Send + Sync>;
+/// What a slot stands for: a version of a plugin, and what the operator said of the plugin. Two slots of equal specifications
+/// behave alike.
+#[derive(Debug, Clone)]
+pub(crate) struct SlotSpec {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) status: PluginStatus,
+    pub(crate) needs_settings: Option<String>,
+    pub(crate) quarantined: Option<String>,
+    pub(crate) policy: Result<RunPolicy, String>,
+    pub(crate) settings_changed: i64,
+    pub(crate) version: RoutedVersion,
+}
+
+impl SlotSpec {
+    /// Returns one for each version that calls of a plugin go to, the one in use first.
+    pub(super) fn of(plugin: &RoutedPlugin) -> impl Iterator<Item = SlotSpec> + '_ {
+        plugin.versions.iter().map(|version| SlotSpec {
+            id: plugin.id.clone(),
+            name: plugin.name.clone(),
+            status: plugin.status,
+            needs_settings: plugin.needs_settings.clone(),
+            quarantined: plugin.quarantined.clone(),
+            policy: plugin.policy.clone(),
+            settings_changed: plugin.settings_changed,
+            version: version.clone(),
+        })
+    }
+}
+
+impl PartialEq for SlotSpec {
+    fn eq(&self, other: &Self) -> bool {
+        self.version.digest == other.version.digest
+            && self.id == other.id
+            && self.name == other.name
+            && self.status == other.status
+            && self.needs_settings == other.needs_settings
+            && self.settings_changed == other.settings_changed
+            && self.policy == other.policy
+            && self.quarantined == other.quarantined
+    }
+}
 
 /// Why a plugin can't be loaded.
 #[derive(Debug, Clone)]
@@ -59,13 +98,11 @@ impl From<String> for LoadFailure {
     }
 }
 
-/// Puts a plugin into quarantine, as it was installed and set when it crashed, and tells why.
-pub(crate) type Quarantine = Arc<dyn Fn(&DispatchRow, &str) + Send + Sync>;
-
 /// Makes instances.
 pub(crate) struct Loader {
     pub(crate) packages: PathBuf,
-    pub(crate) settings: Settings,
+    /// Where settings are read when an instance is made, and quarantines are kept.
+    pub(crate) plugins: Arc<dyn Plugins>,
     pub(crate) state: Arc<dyn StateStore>,
     /// Libraries by their paths. They stay loaded, so a second instance needs neither file nor digest. Each has a lock of
     /// its own, because opening one runs its constructors, and those of one must not hold up another.
@@ -74,42 +111,40 @@ pub(crate) struct Loader {
     pub(crate) child_program: ChildProgram,
     pub(crate) worker_folders: PathBuf,
     pub(crate) start_limit: Duration,
-    pub(crate) quarantine: Quarantine,
     /// Whether calls are counted and timed.
     pub(crate) is_observed: bool,
 }
 
 impl Loader {
     /// Makes a plugin ready with the settings of now: loads its library here, or prepares its workers.
-    fn load(
-        &self,
-        row: &DispatchRow,
-        runtime: &RuntimeSettings,
-        number: u32,
-    ) -> Result<Box<dyn Instance>, LoadFailure> {
-        let module: ModuleInfo =
-            serde_json::from_str(&row.module).map_err(|error| format!("its record is unreadable: {error}"))?;
-        let settings = (self.settings)(&row.id)?;
-        let folder = self.packages.join(&row.digest).to_string_lossy().into_owned();
-        let services = PluginServices { plugin: row.id.clone(), settings, folder, state: Arc::clone(&self.state) };
-        if runtime.isolation == Isolation::Process {
-            self.check_library(&row.digest, &row.library_digest, &module)?;
+    fn load(&self, spec: &SlotSpec, policy: &RunPolicy, number: u32) -> Result<Box<dyn Instance>, LoadFailure> {
+        let RoutedVersion { digest, library_digest, module, .. } = &spec.version;
+        let module = module.clone()?;
+        let settings = match self.plugins.settings(&spec.id) {
+            Ok(Some(settings)) => settings,
+            Ok(None) => return Err("the plugin was removed".to_owned().into()),
+            Err(error) => return Err(LoadFailure::of(&error, with_causes(&error))),
+        };
+        let folder = self.packages.join(digest).to_string_lossy().into_owned();
+        let services = PluginServices { plugin: spec.id.clone(), settings, folder, state: Arc::clone(&self.state) };
+        if policy.isolation == Isolation::Process {
+            self.check_library(digest, library_digest, &module)?;
             let config = WorkerConfig {
                 program: self.child_program.clone(),
                 folders: self.worker_folders.clone(),
-                library: self.packages.join(&row.digest).join(&module.path),
+                library: self.packages.join(digest).join(&module.path),
                 module,
                 services: Arc::new(services),
-                runtime: runtime.clone(),
+                runtime: policy.clone(),
                 start_limit: self.start_limit,
             };
-            let (quarantine, row) = (Arc::clone(&self.quarantine), row.clone());
-            let workers = Workers::new(config, Box::new(move |reason| quarantine(&row, reason)));
+            let (plugins, crashed) = (Arc::clone(&self.plugins), spec.clone());
+            let workers = Workers::new(config, Box::new(move |reason| quarantine(&*plugins, &crashed, reason)));
             return Ok(Box::new(workers));
         }
-        let library = self.library(&row.digest, &row.library_digest, &module)?;
+        let library = self.library(digest, library_digest, &module)?;
         let instance = library.construct(services).map_err(|error| error.message().to_owned())?;
-        Ok(Box::new(InProcess { instance: Arc::new(instance), released: runtime.released(), number }))
+        Ok(Box::new(InProcess { instance: Arc::new(instance), released: policy.released(), number }))
     }
 
     /// Refuses a library that isn't the one that was installed.
@@ -148,6 +183,15 @@ impl Loader {
     }
 }
 
+/// Puts a plugin into quarantine, as it was installed and set when it crashed, and tells why.
+fn quarantine(plugins: &dyn Plugins, spec: &SlotSpec, reason: &str) {
+    tracing::error!(plugin = spec.id, "{reason}");
+    let crashed = Crashed { id: &spec.id, digest: &spec.version.digest, settings_changed: spec.settings_changed };
+    if let Err(error) = plugins.quarantine(&crashed, reason) {
+        tracing::error!(plugin = spec.id, "the quarantine can't be kept: {}", with_causes(&error));
+    }
+}
+
 /// Why a call comes to nothing.
 pub(super) enum NotReady {
     /// It is disabled, needs settings, or refused or failed.
@@ -171,14 +215,13 @@ enum Loading {
 
 /// One installed plugin.
 pub(crate) struct Slot {
-    row: DispatchRow,
-    /// The id of the row, to be shared.
+    spec: SlotSpec,
+    /// The id of the plugin, to be shared.
     id: Arc<str>,
     /// The hooks that are implemented.
     hooks: HookSet,
     /// What tells it from all other slots of this process.
     pub(super) number: u32,
-    runtime: Result<RuntimeSettings, String>,
     /// How long a call of each hook may take, in ticks of the coarse clock.
     deadlines: [u32; Hook::ALL.len()],
     /// So many calls are overdue that no more are taken.
@@ -194,28 +237,21 @@ pub(crate) struct Slot {
 
 impl Slot {
     /// A slot that loads nothing yet.
-    pub(super) fn new(row: DispatchRow, loader: &Arc<Loader>) -> Self {
-        let module: Option<ModuleInfo> = serde_json::from_str(&row.module).ok();
-        let implemented = |hook: &&Hook| module.as_ref().is_some_and(|module| module.implements(**hook));
+    pub(super) fn new(spec: SlotSpec, loader: &Arc<Loader>) -> Self {
+        let implemented = |hook: &&Hook| spec.version.module.as_ref().is_ok_and(|module| module.implements(**hook));
         let hooks = Hook::ALL.iter().filter(implemented).copied().collect();
         static NUMBERS: AtomicU32 = AtomicU32::new(1);
-        let runtime = row.runtime.as_deref().map_or_else(
-            || Ok(RuntimeSettings::default()),
-            |runtime| {
-                serde_json::from_str(runtime).map_err(|error| format!("how it is to be run can't be read: {error}"))
-            },
-        );
-        let of_defaults = RuntimeSettings::default();
-        let deadline = |hook: Hook| overdue::ticks(runtime.as_ref().unwrap_or(&of_defaults).deadline(hook));
+        let of_defaults = RunPolicy::default();
+        let policy = spec.policy.as_ref().unwrap_or(&of_defaults);
+        let deadline = |hook: Hook| overdue::ticks(policy.deadline(hook));
         let mut deadlines = [0; Hook::ALL.len()];
         Hook::ALL.iter().for_each(|hook| deadlines[*hook as usize] = deadline(*hook));
         Slot {
-            observer: Box::new(Observer::new(&row.id)),
-            id: row.id.as_str().into(),
-            row,
+            observer: Box::new(Observer::new(&spec.id)),
+            id: spec.id.as_str().into(),
+            spec,
             hooks,
             number: NUMBERS.fetch_add(1, Ordering::Relaxed),
-            runtime,
             deadlines,
             is_stuck: AtomicBool::new(false),
             instance: OnceLock::new(),
@@ -228,13 +264,13 @@ impl Slot {
 
     /// How long a call of a hook may take.
     pub(super) fn deadline(&self, hook: Hook) -> Duration {
-        self.runtime.as_ref().map_or(Duration::ZERO, |runtime| runtime.deadline(hook))
+        self.spec.policy.as_ref().map_or(Duration::ZERO, |runtime| runtime.deadline(hook))
     }
 
     /// A slot of the same library that is loaded at once, for new settings.
-    pub(super) fn renewed(row: DispatchRow, loader: &Arc<Loader>) -> Result<Self, LoadFailure> {
-        let slot = Slot::new(row, loader);
-        let instance = loader.load(&slot.row, slot.runtime.as_ref().map_err(Clone::clone)?, slot.number)?;
+    pub(super) fn renewed(spec: SlotSpec, loader: &Arc<Loader>) -> Result<Self, LoadFailure> {
+        let slot = Slot::new(spec, loader);
+        let instance = loader.load(&slot.spec, slot.spec.policy.as_ref().map_err(Clone::clone)?, slot.number)?;
         // Nobody else has the slot yet.
         let _ = slot.instance.set(instance);
         Ok(slot)
@@ -244,23 +280,23 @@ impl Slot {
         &self.id
     }
 
-    pub(super) fn row(&self) -> &DispatchRow {
-        &self.row
+    pub(super) fn spec(&self) -> &SlotSpec {
+        &self.spec
     }
 
-    /// Whether a row differs from a loaded slot's in nothing but the settings and, in this process, the version: then the loaded one
+    /// Whether a specification differs from a loaded slot's in nothing but the settings and, in this process, the version: then the loaded one
     /// serves until the other is loaded.
-    pub(super) fn serves_until(&self, row: &DispatchRow) -> bool {
-        let enabled = self.row.status == Status::Enabled && row.status == Status::Enabled;
-        let is_same = self.row.name == row.name && self.row.runtime == row.runtime;
+    pub(super) fn serves_until(&self, spec: &SlotSpec) -> bool {
+        let enabled = self.spec.status == PluginStatus::Enabled && spec.status == PluginStatus::Enabled;
+        let is_same = self.spec.name == spec.name && self.spec.policy == spec.policy;
         // Another version in worker processes is begun by its first call, as any is.
-        let is_one_version = self.row.digest == row.digest || self.is_in_this_process();
+        let is_one_version = self.spec.version.digest == spec.version.digest || self.is_in_this_process();
         enabled && self.is_loaded() && is_same && is_one_version
     }
 
     /// Whether its calls run in this process.
     pub(super) fn is_in_this_process(&self) -> bool {
-        self.runtime.as_ref().is_ok_and(|runtime| runtime.isolation != Isolation::Process)
+        self.spec.policy.as_ref().is_ok_and(|runtime| runtime.isolation != Isolation::Process)
     }
 
     pub(super) fn is_loaded(&self) -> bool {
@@ -269,7 +305,7 @@ impl Slot {
 
     /// How many calls have to be overdue at once for the plugin to be stuck.
     fn most_overdue(&self) -> u32 {
-        self.runtime.as_ref().map_or(u32::MAX, |runtime| runtime.most_overdue)
+        self.spec.policy.as_ref().map_or(u32::MAX, |runtime| runtime.most_overdue)
     }
 
     /// How many worker processes it has.
@@ -296,7 +332,7 @@ impl Slot {
     pub(super) fn note_overdue(&self, count: usize) {
         let is_stuck = count >= self.most_overdue() as usize;
         if self.is_stuck.swap(is_stuck, Ordering::Relaxed) != is_stuck {
-            let plugin = &self.row.id;
+            let plugin = &self.spec.id;
             if is_stuck {
                 tracing::error!(plugin, "{count} calls are overdue: the plugin takes no more until one returns");
             } else {
@@ -310,9 +346,9 @@ impl Slot {
         if let Some(manifest) = self.manifest.get() {
             return Ok(Arc::clone(manifest));
         }
-        let path = self.loader.packages.join(&self.row.digest).join("package.json");
+        let path = self.loader.packages.join(&self.spec.version.digest).join("package.json");
         let unreadable = |problem: &dyn fmt::Display| format!("its package.json can't be read: {problem}");
-        let failed = |failure: LoadFailure| HookError::not_loaded(hook, &self.row.id, failure);
+        let failed = |failure: LoadFailure| HookError::not_loaded(hook, &self.spec.id, failure);
         let text = std::fs::read(path).map_err(|error| failed(LoadFailure::of(&error, unreadable(&error))))?;
         let manifest = Manifest::parse(&text).map_err(|error| failed(unreadable(&error).into()))?;
         Ok(Arc::clone(self.manifest.get_or_init(|| Arc::new(manifest))))
@@ -325,7 +361,7 @@ impl Slot {
     /// Returns the instance, ready for a call of a hook; `None` if it doesn't implement the hook.
     #[inline]
     pub(super) fn instance(self: &Arc<Self>, hook: Hook) -> Result<Option<&dyn Instance>, NotReady> {
-        if self.row.status != Status::Enabled || self.is_stuck.load(Ordering::Relaxed) {
+        if self.spec.status != PluginStatus::Enabled || self.is_stuck.load(Ordering::Relaxed) {
             if self.loader.is_observed {
                 self.observer.refused(hook);
             }
@@ -351,22 +387,22 @@ impl Slot {
         drop(watched);
         match returned {
             Ok(reply) => Ok(reply),
-            Err(failure) => Err(HookError::of_call(hook, &self.row.id, failure)),
+            Err(failure) => Err(HookError::of_call(hook, &self.spec.id, failure)),
         }
     }
 
     /// Why a plugin takes no calls.
     #[cold]
     fn refuse(&self, hook: Hook) -> HookError {
-        let id = &self.row.id;
-        let row = &self.row;
-        let message = match row.status {
-            Status::NeedsSettings => {
-                return HookError::needs_settings(hook, id, row.needs_settings.as_deref().unwrap_or_default());
+        let id = &self.spec.id;
+        let spec = &self.spec;
+        let message = match spec.status {
+            PluginStatus::NeedsSettings => {
+                return HookError::needs_settings(hook, id, spec.needs_settings.as_deref().unwrap_or_default());
             }
-            Status::Quarantined => row.quarantined.clone().unwrap_or_else(|| "in quarantine".to_owned()),
-            Status::Disabled => "the plugin is disabled".to_owned(),
-            Status::Enabled => format!("the plugin is stuck: {} of its calls or more are overdue", self.most_overdue()),
+            PluginStatus::Quarantined => spec.quarantined.clone().unwrap_or_else(|| "in quarantine".to_owned()),
+            PluginStatus::Disabled => "the plugin is disabled".to_owned(),
+            _ => format!("the plugin is stuck: {} of its calls or more are overdue", self.most_overdue()),
         };
         HookError::unavailable(hook, id, message)
     }
@@ -376,8 +412,8 @@ impl Slot {
     /// That runs code of the plugin's, so it has a thread of its own: who calls waits no longer than the call may take.
     #[cold]
     fn load(self: &Arc<Self>, hook: Hook) -> Result<&dyn Instance, NotReady> {
-        let id = &self.row.id;
-        let limit = self.runtime.as_ref().map_or(RETRY, |runtime| runtime.deadline(hook));
+        let id = &self.spec.id;
+        let limit = self.spec.policy.as_ref().map_or(RETRY, |runtime| runtime.deadline(hook));
         let deadline = Instant::now() + limit;
         let mut loading = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
@@ -422,8 +458,8 @@ impl Slot {
     }
 
     fn load_now(&self) {
-        let id = &self.row.id;
-        let load = || self.loader.load(&self.row, self.runtime.as_ref().map_err(Clone::clone)?, self.number);
+        let id = &self.spec.id;
+        let load = || self.loader.load(&self.spec, self.spec.policy.as_ref().map_err(Clone::clone)?, self.number);
         // Whoever waits must not wait for ever because of a fault here.
         let loaded =
             catch_unwind(AssertUnwindSafe(load)).unwrap_or_else(|_| Err("the host panicked".to_owned().into()));

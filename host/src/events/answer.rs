@@ -7,7 +7,7 @@ use billhook_plugin_api::{
     json_tree::{JsonKind, JsonTree},
 };
 
-use crate::shown::visible_line;
+use billhook_model::text::visible_line;
 
 /// How a call of a handler ended.
 #[derive(Debug, Clone, PartialEq, Eq)]

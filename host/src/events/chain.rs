@@ -6,46 +6,10 @@ use std::{
     sync::Arc,
 };
 
-use billhook_plugin_api::Hook;
-use serde::Serialize;
+use billhook_model::{Handler, HandlerStatus, Listener, ListenerKind, Mode};
+use billhook_plugin_api::HookSet;
 
-use super::{
-    handler::{Handler, HandlerStatus, Mode},
-    names::{EventNames, hooks},
-};
-
-/// What kind of listener it is.
-#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum ListenerKind {
-    /// An operator's handler.
-    Handler,
-    /// A plugin that listens to events, or whose hook is called.
-    Plugin,
-}
-
-impl ListenerKind {
-    /// The name in JSON and in tables.
-    pub fn name(self) -> &'static str {
-        match self {
-            ListenerKind::Handler => "handler",
-            ListenerKind::Plugin => "plugin",
-        }
-    }
-
-    pub(crate) fn parse(name: &str) -> Self {
-        if name == "plugin" { ListenerKind::Plugin } else { ListenerKind::Handler }
-    }
-}
-
-/// Whom an event is delivered to: a handler by its name, or a plugin by its id.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Listener {
-    pub(crate) kind: ListenerKind,
-    pub(crate) name: String,
-}
+use super::names::{EventNames, hooks};
 
 /// A plugin that listens.
 #[derive(Debug, Clone)]
@@ -71,7 +35,7 @@ pub(crate) struct Listeners {
     chains: HashMap<String, Arc<Chain>>,
     handlers: BTreeMap<String, Arc<Handler>>,
     /// The bits of the hooks whose calls anybody listens to.
-    hooks: u32,
+    hooks: HookSet,
 }
 
 impl Listeners {
@@ -84,14 +48,14 @@ impl Listeners {
             if handler.mode == Mode::Before {
                 chain.before.push(Arc::clone(handler));
             } else {
-                let listener = Listener { kind: ListenerKind::Handler, name: handler.name.clone() };
+                let listener = Listener::new(ListenerKind::Handler, handler.name.clone());
                 chain.after.push((handler.priority, listener));
             }
         }
         for plugin in plugins {
             for event in plugin.events {
                 let Ok(event) = names.find(&event) else { continue };
-                let listener = Listener { kind: ListenerKind::Plugin, name: plugin.id.clone() };
+                let listener = Listener::new(ListenerKind::Plugin, plugin.id.clone());
                 let chain = chains.entry(event.name).or_default();
                 if !chain.after.iter().any(|(_, known)| *known == listener) {
                     chain.after.push((plugin.priority, listener));
@@ -102,13 +66,13 @@ impl Listeners {
             chain.before.sort_by(|left, right| (left.priority, &left.name).cmp(&(right.priority, &right.name)));
             chain.after.sort_by(by_priority_name_and_kind);
         }
-        let hooks = hooks().filter(|hook| chains.contains_key(hook.name())).map(bit).sum();
+        let hooks = hooks().filter(|hook| chains.contains_key(hook.name())).collect();
         let chains = chains.into_iter().map(|(event, chain)| (event, Arc::new(chain))).collect();
         Listeners { names, chains, handlers, hooks }
     }
 
-    /// The hooks whose calls anybody listens to, each the bit of its number.
-    pub(crate) fn hooks(&self) -> u32 {
+    /// The hooks whose calls anybody listens to.
+    pub(crate) fn hooks(&self) -> HookSet {
         self.hooks
     }
 
@@ -126,14 +90,11 @@ fn by_priority_name_and_kind(left: &(u32, Listener), right: &(u32, Listener)) ->
     key(left).cmp(&key(right))
 }
 
-fn bit(hook: Hook) -> u32 {
-    1 << (hook as u32)
-}
-
 #[cfg(test)]
 mod tests {
+    use billhook_model::Task;
+
     use super::*;
-    use crate::events::handler::Task;
 
     #[test]
     fn the_order_of_listeners_depends_on_nothing_but_priority_name_and_kind() {

@@ -1,11 +1,12 @@
 //! Calling a handler over HTTP. `docs/handlers.md` is the contract.
 
 use std::{
-    fmt::Write as _,
     io::Read,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
 };
 
+use billhook_model::{Clock, Mode, Moment, text::hex};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use ureq::{
@@ -15,12 +16,9 @@ use ureq::{
 
 use super::{
     answer::{Answer, Body, Called, LARGEST_ANSWER, response},
-    handler::{Mode, endpoint_of, is_allowed},
+    handler::{endpoint_of, is_allowed},
 };
-use crate::{
-    database::steady_ms,
-    http_client::{Begin, HttpClient, Limits, Repeat, Unanswered},
-};
+use crate::http_client::{Begin, HttpClient, Limits, Repeat, Unanswered};
 
 /// What is posted.
 pub(super) struct Post<'a> {
@@ -38,6 +36,7 @@ pub(super) struct Post<'a> {
 /// Calls handlers over HTTP. Connections are kept alive.
 pub(super) struct Client {
     client: HttpClient,
+    clock: Arc<dyn Clock>,
     allowed_hosts: Option<Vec<String>>,
 }
 
@@ -49,8 +48,8 @@ const LONGEST_REACHING: Duration = Duration::from_secs(10);
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(86_400);
 
 impl Client {
-    pub(super) fn new(allowed_hosts: Option<Vec<String>>) -> Self {
-        Client { client: HttpClient::new(256, 16), allowed_hosts }
+    pub(super) fn new(allowed_hosts: Option<Vec<String>>, clock: Arc<dyn Clock>) -> Self {
+        Client { client: HttpClient::new(256, 16, Arc::clone(&clock)), clock, allowed_hosts }
     }
 
     /// Posts an envelope, and tells what the handler answered.
@@ -70,11 +69,11 @@ impl Client {
             }
             let answered = match self.post(&address, post, deadline) {
                 Ok(answered) => answered,
-                Err(unanswered) => return bare(failed(&unanswered, post)),
+                Err(unanswered) => return bare(self.failed(&unanswered, post)),
             };
             let status = answered.status().as_u16();
             if !matches!(status, 301 | 302 | 303 | 307 | 308) {
-                return read(answered, post);
+                return read(answered, post, self.clock.now());
             }
             match redirected(&address, status, answered.headers()) {
                 Ok(next) => address = next,
@@ -84,6 +83,22 @@ impl Client {
         bare(Answer::Failed(format!("it redirects more than {MOST_REDIRECTS} times")))
     }
 
+    /// What a call that got no answer means.
+    fn failed(&self, unanswered: &Unanswered, post: &Post<'_>) -> Answer {
+        let error = &unanswered.error;
+        if !unanswered.was_sent {
+            return match post.begin {
+                Some(begin) if self.clock.since_boot() >= begin.before => Answer::NotBegun,
+                _ if unanswered.is_bad_request() => Answer::Failed(format!("it can't be called: {error}")),
+                _ => Answer::Again { problem: format!("it can't be reached: {error}"), after: None },
+            };
+        }
+        if unanswered.is_timed_out() {
+            return timed_out(post.limit);
+        }
+        Answer::Unknown(format!("the call broke off: {error}: outcome unknown"))
+    }
+
     fn post(&self, address: &str, post: &Post<'_>, deadline: Instant) -> Result<Response<ResponseBody>, Unanswered> {
         let left = deadline.saturating_duration_since(Instant::now());
         let mut request = Request::post(address)
@@ -91,7 +106,7 @@ impl Client {
             .header(header::ACCEPT, "application/json")
             .header("idempotency-key", post.idempotency_key);
         if let Some(secret) = post.secret {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+            let now = self.clock.now().seconds().unsigned_abs();
             request = request.header(SIGNATURE, signature(secret, now, post.envelope));
         }
         let bad =
@@ -114,9 +129,7 @@ fn signature(secret: &str, time: u64, body: &[u8]) -> String {
         mac.update(time.to_string().as_bytes());
         mac.update(b".");
         mac.update(body);
-        for byte in mac.finalize().into_bytes() {
-            let _ = write!(text, "{byte:02x}");
-        }
+        text += &hex(&mac.finalize().into_bytes());
     }
     text
 }
@@ -143,9 +156,9 @@ fn redirected(address: &str, status: u16, headers: &HeaderMap) -> Result<String,
 }
 
 /// Reads an answer, and tells what it means.
-fn read(mut answered: Response<ResponseBody>, post: &Post<'_>) -> Called {
+fn read(mut answered: Response<ResponseBody>, post: &Post<'_>, now: Moment) -> Called {
     let status = answered.status().as_u16();
-    let after = retry_after(answered.headers());
+    let after = retry_after(answered.headers(), now);
     let mut body = Vec::new();
     // One byte more than is taken, to see whether there is more.
     let most = LARGEST_ANSWER as u64;
@@ -179,33 +192,17 @@ fn read(mut answered: Response<ResponseBody>, post: &Post<'_>) -> Called {
 }
 
 /// The time that `Retry-After` names: seconds, or a date.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+fn retry_after(headers: &HeaderMap, now: Moment) -> Option<Duration> {
     let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     let pause = match text.parse::<u64>() {
         Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => httpdate::parse_http_date(text).ok()?.duration_since(SystemTime::now()).unwrap_or_default(),
+        Err(_) => httpdate::parse_http_date(text).ok()?.duration_since(SystemTime::from(now)).unwrap_or_default(),
     };
     Some(pause.min(LONGEST_RETRY_AFTER))
 }
 
 fn timed_out(limit: Duration) -> Answer {
     Answer::TimedOut(format!("timed out after {} s: outcome unknown", limit.as_secs_f64()))
-}
-
-/// What a call that got no answer means.
-fn failed(unanswered: &Unanswered, post: &Post<'_>) -> Answer {
-    let error = &unanswered.error;
-    if !unanswered.was_sent {
-        return match post.begin {
-            Some(begin) if steady_ms() >= begin.before => Answer::NotBegun,
-            _ if unanswered.is_bad_request() => Answer::Failed(format!("it can't be called: {error}")),
-            _ => Answer::Again { problem: format!("it can't be reached: {error}"), after: None },
-        };
-    }
-    if unanswered.is_timed_out() {
-        return timed_out(post.limit);
-    }
-    Answer::Unknown(format!("the call broke off: {error}: outcome unknown"))
 }
 
 #[cfg(test)]
@@ -249,7 +246,7 @@ mod tests {
         let after = |text: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(header::RETRY_AFTER, text.parse().expect("a value"));
-            retry_after(&headers)
+            retry_after(&headers, Moment::from_seconds(1_700_000_000))
         };
         assert_eq!(after("120"), Some(Duration::from_secs(120)));
         assert_eq!(after("99999999999"), Some(LONGEST_RETRY_AFTER));

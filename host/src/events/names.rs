@@ -3,51 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use billhook_model::{EventInfo, EventKind, OwnEvent};
 use billhook_plugin_api::Hook;
-use serde::Serialize;
-
-/// Where an event comes from.
-#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum EventKind {
-    /// It is known to every billhook: the backend emits it.
-    BuiltIn,
-    /// A call of a hook: the hook functions emit it.
-    Hook,
-    /// The operator added it: the backend emits it.
-    Own,
-}
-
-impl EventKind {
-    /// The name in tables.
-    pub fn name(self) -> &'static str {
-        match self {
-            EventKind::BuiltIn => "built in",
-            EventKind::Hook => "hook",
-            EventKind::Own => "own",
-        }
-    }
-}
-
-/// An event that can be listened to.
-#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct EventInfo {
-    /// Its name, the `events_id` of the envelope.
-    pub name: String,
-    /// Where it comes from.
-    pub kind: EventKind,
-    /// What it is about.
-    pub description: String,
-    /// Another name that is accepted for it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub alias: Option<String>,
-    /// Whether its `data` is always empty.
-    pub carries_no_data: bool,
-}
 
 /// A built-in event: id, the name in the manual of the Provisioning API, and whether its data is documented as empty.
 const BUILT_IN: [(&str, &str, bool); 18] = [
@@ -107,33 +64,20 @@ pub fn standard_events() -> Vec<EventInfo> {
 }
 
 impl EventNames {
-    pub(crate) fn new(own: impl IntoIterator<Item = (String, String)>) -> Self {
-        EventNames { own: own.into_iter().collect() }
+    pub(crate) fn new(own: impl IntoIterator<Item = OwnEvent>) -> Self {
+        EventNames { own: own.into_iter().map(|event| (event.name, event.description)).collect() }
     }
 
     /// All events: built-in ones, hooks, and the operator's own, each kind by name.
     pub(crate) fn all(&self) -> Vec<EventInfo> {
-        let built_in = BUILT_IN.iter().map(|(name, alias, carries_no_data)| EventInfo {
-            name: (*name).to_owned(),
-            kind: EventKind::BuiltIn,
-            description: String::new(),
-            alias: (!alias.is_empty()).then(|| (*alias).to_owned()),
-            carries_no_data: *carries_no_data,
+        let built_in = BUILT_IN.iter().map(|(name, alias, carries_no_data)| {
+            let mut event = EventInfo::new(*name, EventKind::BuiltIn, "");
+            event.alias = (!alias.is_empty()).then(|| (*alias).to_owned());
+            event.carries_no_data = *carries_no_data;
+            event
         });
-        let hooks = hooks().map(|hook| EventInfo {
-            name: hook.name().to_owned(),
-            kind: EventKind::Hook,
-            description: "a call of this hook".to_owned(),
-            alias: None,
-            carries_no_data: false,
-        });
-        let own = self.own.iter().map(|(name, description)| EventInfo {
-            name: name.clone(),
-            kind: EventKind::Own,
-            description: description.clone(),
-            alias: None,
-            carries_no_data: false,
-        });
+        let hooks = hooks().map(|hook| EventInfo::new(hook.name(), EventKind::Hook, "a call of this hook"));
+        let own = self.own.iter().map(|(name, description)| EventInfo::new(name, EventKind::Own, description));
         built_in.chain(hooks).chain(own).collect()
     }
 
@@ -215,7 +159,7 @@ mod tests {
 
     #[test]
     fn events_are_found_by_their_names_and_by_those_of_the_manual() {
-        let names = EventNames::new([("tickets.create".to_owned(), "a ticket".to_owned())]);
+        let names = EventNames::new([OwnEvent::new("tickets.create", "a ticket")]);
         for (name, expected) in [
             ("clients.create", "clients.create"),
             ("Clients Create", "clients.create"),

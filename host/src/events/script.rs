@@ -5,10 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
-    answer::{Answer, Body, Called, KEPT_RESPONSE, LARGEST_ANSWER, response},
-    handler::{Handler, Mode},
-};
+use billhook_model::{Handler, Mode};
+
+use super::answer::{Answer, Body, Called, KEPT_RESPONSE, LARGEST_ANSWER, response};
 use crate::runtime::{ChildProgram, Script, ScriptEnd, ScriptExit, run_script};
 
 /// Exit codes that mean something, as `sysexits.h` names them.

@@ -12,7 +12,7 @@ use std::{
 use rustix::process::{getegid, geteuid, getgroups};
 
 #[cfg(unix)]
-use crate::private;
+use billhook_machine::private;
 
 /// Why a home can't be trusted.
 #[cfg(unix)]

@@ -22,7 +22,7 @@ use std::sync::{Arc, PoisonError};
 /// refusal and what the work returned, so that it can undo exactly what it did. Every asset gets its own plugin's hooks.
 impl Host {
     fn lifecycle(&self) -> Lifecycle<'_> {
-        Lifecycle { dispatcher: &self.shared.dispatcher, registry: &self.shared.registry }
+        Lifecycle { dispatcher: &self.shared.dispatcher, plugins: &*self.shared.stores.plugins }
     }
 
     /// Begins the validation of a new asset: refuses a format, a media type or an incomplete form that the manifest doesn't
@@ -184,13 +184,12 @@ impl Host {
         let Ok(plugin) = self.shared.dispatcher.plugin_of(Hook::OnPostProductSpecAttachment, asset_type) else {
             return Ok(false);
         };
-        self.shared.registry.use_asset(&plugin, asset)?;
-        Ok(true)
+        Ok(self.shared.stores.plugins.use_asset(&plugin, asset)?)
     }
 
     /// The backend deleted an asset, or detached it from its product: its plugin may be removed. Answers whether it was in use.
     pub fn release_asset(&self, asset: &str) -> Result<bool, HostError> {
-        Ok(self.shared.registry.release_asset(asset)?)
+        Ok(self.shared.stores.plugins.release_asset(asset)?)
     }
 }
 

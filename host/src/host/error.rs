@@ -2,10 +2,12 @@
 
 use std::{io, path::PathBuf};
 
+use billhook_machine::disk::DiskTrouble;
+use billhook_model::PluginUses;
+use billhook_store::{AddonClash, ChangeError, StoreError};
+
 use crate::{
-    disk::DiskTrouble,
     package::{CheckError, CheckErrors, PackageError},
-    registry::{AddonClash, PluginUses, RegistryError},
     runtime::TrialError,
 };
 
@@ -37,9 +39,9 @@ pub enum HostError {
         /// The group's number, one of this process's.
         group: u32,
     },
-    /// The registry failed.
+    /// What is kept can't be read or written.
     #[error(transparent)]
-    Registry(#[from] RegistryError),
+    Store(#[from] StoreError),
     /// Nothing in the home can be changed.
     #[error("the home {} is read-only: what is in it can be shown, and nothing can be changed", path.display())]
     ReadOnly {
@@ -231,7 +233,7 @@ pub enum HostError {
     },
     /// How a plugin is to be run makes no sense.
     #[error("it can't be run so: {problem}")]
-    RuntimeSettings {
+    RunPolicy {
         /// What is wrong.
         problem: String,
     },
@@ -268,7 +270,7 @@ impl HostError {
             HostError::ReadOnly { .. } => DiskTrouble::ReadOnly.name(),
             HostError::Read(_) => "unreadable",
             HostError::Thread(_) => "thread",
-            HostError::Registry(_) => "registry",
+            HostError::Store(_) => "registry",
             HostError::Package(_) => "package",
             HostError::Trial(_) => "trial",
             HostError::NotInstalled { .. } => "not_installed",
@@ -291,8 +293,17 @@ impl HostError {
             HostError::Damaged { .. } => "damaged",
             HostError::SettingsTooLarge { .. } => "settings_too_large",
             HostError::Check { .. } => "check",
-            HostError::RuntimeSettings { .. } => "runtime_settings",
+            HostError::RunPolicy { .. } => "runtime_settings",
             HostError::SettingsNotJson(_) => "settings_not_json",
+        }
+    }
+
+    /// Why a plugin can't be changed.
+    pub(super) fn of_change(id: &str, error: ChangeError) -> Self {
+        match error {
+            ChangeError::NotInstalled => HostError::NotInstalled { id: id.to_owned() },
+            ChangeError::Clash(clash) => HostError::of_addon(id, clash),
+            ChangeError::Store(error) => error.into(),
         }
     }
 

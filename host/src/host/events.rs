@@ -2,22 +2,22 @@
 
 use std::{borrow::Cow, io};
 
+use billhook_model::{
+    BadObjectId, Emitted, EventInfo, Handler, HandlerStatus, LARGEST_EVENT_DATA, LONGEST_OBJECT_ID, Listener,
+    ListenerKind, Mode, NewEvent, OwnEvent, TaskKind,
+};
 use billhook_plugin_api::{
     Hook, Json,
     data::Event,
     json_tree::{JsonKind, JsonTree},
 };
+use billhook_store::{EventRecord, HandlerChange, StoreError};
 use serde::Serialize;
 
 use super::{Host, HostError};
 use crate::{
-    dispatch::{Forbidden, LONGEST_OBJECT_ID, merged_data},
-    events::{
-        BadEventName, BadHandler, BadObjectId, EventInfo, EventNames, Handler, HandlerStatus, LARGEST_DATA, Listener,
-        ListenerKind, Mode, NewEvent, Task, UnknownEvent,
-    },
-    executions::ExecutionLogError,
-    ledger::{Emitted, LedgerError, Record},
+    dispatch::{Forbidden, merged_data},
+    events::{BadEventName, BadHandler, EventNames, UnknownEvent, check_handler},
 };
 
 /// Why an event, a handler or a delivery can't be had, or had so.
@@ -115,21 +115,12 @@ pub enum EventError {
     /// Deliveries can't be started.
     #[error("deliveries can't be started: {0}")]
     Start(#[source] io::Error),
-    /// The registry failed.
+    /// The host failed.
     #[error(transparent)]
     Host(#[from] HostError),
-    /// The ledger failed.
+    /// What is kept can't be read or written.
     #[error(transparent)]
-    Ledger(#[from] LedgerError),
-    /// The execution log failed.
-    #[error(transparent)]
-    Log(#[from] ExecutionLogError),
-}
-
-impl From<crate::registry::RegistryError> for EventError {
-    fn from(error: crate::registry::RegistryError) -> Self {
-        EventError::Host(error.into())
-    }
+    Store(#[from] StoreError),
 }
 
 /// Which handlers are asked for; what is `None` doesn't matter.
@@ -139,8 +130,8 @@ pub struct HandlerFilter {
     pub name: Option<String>,
     /// The event's name, or an alias of it.
     pub event: Option<String>,
-    /// `http` or `script`.
-    pub kind: Option<String>,
+    /// What kind of task it has.
+    pub kind: Option<TaskKind>,
     /// The status; without one, enabled and disabled handlers.
     pub status: Option<HandlerStatus>,
 }
@@ -170,12 +161,12 @@ impl Host {
 
     /// Removes an event of the operator's own, unless a handler is attached to it.
     pub fn remove_event(&self, name: &str) -> Result<(), EventError> {
-        let is_own = self.shared.registry.own_events()?.iter().any(|(own, _)| own == name);
-        let handlers = self.shared.registry.handlers()?.iter().filter(|handler| handler.event == name).count();
+        let is_own = self.shared.stores.handlers.own_events()?.iter().any(|own| own.name == name);
+        let handlers = self.shared.stores.handlers.handlers()?.iter().filter(|handler| handler.event == name).count();
         if is_own && handlers > 0 {
             return Err(EventError::EventInUse { name: name.to_owned(), handlers });
         }
-        if !self.shared.registry.remove_event(name)? {
+        if !self.shared.stores.handlers.remove_event(name)? {
             return Err(EventError::NoOwnEvent { name: name.to_owned() });
         }
         Ok(self.refresh()?)
@@ -187,7 +178,7 @@ impl Host {
     }
 
     pub(super) fn event_names(&self) -> Result<EventNames, EventError> {
-        Ok(EventNames::new(self.shared.registry.own_events()?))
+        Ok(EventNames::new(self.shared.stores.handlers.own_events()?))
     }
 
     /// Adds an event of the operator's own: a dotted name.
@@ -197,7 +188,7 @@ impl Host {
             let problem = format!("its description has more than {LONGEST_DESCRIPTION} bytes");
             return Err(BadEventName { name: name.to_owned(), problem }.into());
         }
-        if !self.shared.registry.add_event(name, description)? {
+        if !self.shared.stores.handlers.add_event(&OwnEvent::new(name, description))? {
             return Err(EventError::EventExists { name: name.to_owned() });
         }
         Ok(self.refresh()?)
@@ -210,13 +201,15 @@ impl Host {
             None => {
                 let info = self.event_names()?.find(&event.name)?;
                 self.refresh()?;
-                (Cow::Owned(NewEvent { name: info.name, ..event.clone() }), info.carries_no_data)
+                let mut named = event.clone();
+                named.name = info.name;
+                (Cow::Owned(named), info.carries_no_data)
             }
         };
         let wrong = |problem: String| EventError::Data { event: event.name.clone(), problem };
         let data = event.data.as_str();
-        if data.len() > LARGEST_DATA {
-            return Err(wrong(format!("its data has {} bytes; at most {LARGEST_DATA} are taken", data.len())));
+        if data.len() > LARGEST_EVENT_DATA {
+            return Err(wrong(format!("its data has {} bytes; at most {LARGEST_EVENT_DATA} are taken", data.len())));
         }
         if event.object_id.as_ref().is_some_and(|id| id.as_str().len() > LONGEST_OBJECT_ID) {
             return Err(wrong(format!("its object's id has more than {LONGEST_OBJECT_ID} bytes")));
@@ -259,7 +252,7 @@ impl Host {
     /// What was recorded of an event, by its id, and the event as it was recorded; `None` if it wasn't. Who emits an event again
     /// asks this first: its before handlers had their say, and may say something else now. An error if the id is another event's.
     pub fn recorded(&self, event: &NewEvent) -> Result<Option<(Emitted, Event)>, EventError> {
-        let Some((emitted, recorded)) = self.shared.ledger.recorded(&event.id)? else { return Ok(None) };
+        let Some((emitted, recorded)) = self.shared.stores.ledger.recorded(&event.id)? else { return Ok(None) };
         let name = self.event(&event.name)?.name;
         if recorded.name != name || recorded.object_id != event.object_id {
             return Err(EventError::OtherEvent { id: event.id.clone(), event: recorded.name });
@@ -276,7 +269,7 @@ impl Host {
         for event in events {
             let chain = listeners.chain(&event.name);
             let listeners = chain.after.iter().map(|(_, listener)| listener.clone()).collect();
-            records.push(Record { event: event.into_owned(), listeners });
+            records.push(EventRecord::new(event.into_owned(), listeners));
         }
         Ok(self.shared.dispatcher.phases().emit(records)?)
     }
@@ -284,7 +277,7 @@ impl Host {
     /// Adds a handler.
     pub fn add_handler(&self, handler: &Handler) -> Result<Handler, EventError> {
         let handler = self.checked_handler(handler.clone())?;
-        if !self.shared.registry.add_handler(&handler)? {
+        if !self.shared.stores.handlers.add_handler(&handler)? {
             return Err(EventError::HandlerExists { name: handler.name });
         }
         self.refresh()?;
@@ -292,18 +285,19 @@ impl Host {
     }
 
     fn checked_handler(&self, handler: Handler) -> Result<Handler, EventError> {
-        handler.check(self.options.handlers.allowed_hosts.as_deref())?;
+        check_handler(&handler, self.options.handlers.allowed_hosts.as_deref())?;
         let event = self.event_names()?.find(&handler.event)?;
         Ok(Handler { event: event.name, ..handler })
     }
 
     /// Changes a handler in one step. What is left of an archived one's deliveries becomes dead letters.
-    pub fn set_handler(&self, name: &str, change: impl FnOnce(&mut Handler)) -> Result<Handler, EventError> {
+    pub fn set_handler(&self, name: &str, mut change: impl FnMut(&mut Handler)) -> Result<Handler, EventError> {
         let names = self.event_names()?;
-        let listener = Listener { kind: ListenerKind::Handler, name: name.to_owned() };
-        let deliveries = self.shared.ledger.open_deliveries(&listener)?;
+        let listener = Listener::new(ListenerKind::Handler, name);
+        let deliveries = self.shared.stores.ledger.open_deliveries(&listener)?;
         let allowed = self.options.handlers.allowed_hosts.as_deref();
-        let changed = self.shared.registry.set_handler(name, |mut handler| -> Result<Handler, EventError> {
+        let mut refusal = None;
+        let mut checked = |mut handler: Handler| -> Result<Handler, EventError> {
             let was = handler.mode;
             let task = handler.task.clone();
             change(&mut handler);
@@ -315,14 +309,23 @@ impl Host {
             }
             // Its deliveries find it by its name.
             name.clone_into(&mut handler.name);
-            handler.check(allowed)?;
+            check_handler(&handler, allowed)?;
             handler.event = names.find(&handler.event)?.name;
             Ok(handler)
-        })?;
-        let handler = changed.ok_or_else(|| EventError::NoHandler { name: name.to_owned() })??;
+        };
+        let changed = self
+            .shared
+            .stores
+            .handlers
+            .change_handler(name, &mut |handler| checked(handler).map_err(|error| refusal = Some(error)).ok())?;
+        let handler = match (changed, refusal) {
+            (HandlerChange::Done(handler), _) => *handler,
+            (_, Some(refusal)) => return Err(refusal),
+            _ => return Err(EventError::NoHandler { name: name.to_owned() }),
+        };
         self.refresh()?;
         if handler.status == HandlerStatus::Archived {
-            self.shared.ledger.give_up(&listener, "the handler was archived")?;
+            self.shared.stores.ledger.give_up(&listener, "the handler was archived")?;
         }
         Ok(handler)
     }
@@ -330,24 +333,24 @@ impl Host {
     /// Removes a handler. Unless it is forced, only one that has no deliveries left; forced, those become dead letters.
     pub fn remove_handler(&self, name: &str, force: bool) -> Result<(), EventError> {
         let none = || EventError::NoHandler { name: name.to_owned() };
-        self.shared.registry.handler(name)?.ok_or_else(none)?;
-        let listener = Listener { kind: ListenerKind::Handler, name: name.to_owned() };
-        let deliveries = self.shared.ledger.open_deliveries(&listener)?;
+        self.shared.stores.handlers.handler(name)?.ok_or_else(none)?;
+        let listener = Listener::new(ListenerKind::Handler, name);
+        let deliveries = self.shared.stores.ledger.open_deliveries(&listener)?;
         if deliveries > 0 && !force {
             return Err(EventError::HandlerInUse { name: name.to_owned(), deliveries });
         }
-        if !self.shared.registry.remove_handler(name)? {
+        if !self.shared.stores.handlers.remove_handler(name)? {
             return Err(none());
         }
         self.refresh()?;
         // At once, so that a later handler of the same name gets none of them.
-        self.shared.ledger.give_up(&listener, "the handler was removed")?;
+        self.shared.stores.ledger.give_up(&listener, "the handler was removed")?;
         Ok(())
     }
 
     /// A handler.
     pub fn handler(&self, name: &str) -> Result<Handler, EventError> {
-        self.shared.registry.handler(name)?.ok_or_else(|| EventError::NoHandler { name: name.to_owned() })
+        self.shared.stores.handlers.handler(name)?.ok_or_else(|| EventError::NoHandler { name: name.to_owned() })
     }
 
     /// Handlers, by name.
@@ -356,21 +359,17 @@ impl Host {
         let event = event.transpose()?.map(|event| event.name);
         let is_asked = |handler: &Handler| {
             let name = filter.name.as_ref().map(|name| name.to_lowercase());
-            let kind = match handler.task {
-                Task::Http(_) => "http",
-                Task::Script(_) => "script",
-            };
             name.is_none_or(|name| handler.name.to_lowercase().contains(&name))
                 && event.as_ref().is_none_or(|event| handler.event == *event)
-                && filter.kind.as_deref().is_none_or(|asked| asked == kind)
+                && filter.kind.is_none_or(|asked| asked == handler.task.kind())
                 && filter.status.map_or(handler.status != HandlerStatus::Archived, |status| handler.status == status)
         };
-        Ok(self.shared.registry.handlers()?.into_iter().filter(is_asked).collect())
+        Ok(self.shared.stores.handlers.handlers()?.into_iter().filter(is_asked).collect())
     }
 
     /// Gives a plugin its place among the listeners of an event: lower ones come first.
     pub fn set_priority(&self, id: &str, priority: u32) -> Result<(), HostError> {
-        if !self.shared.registry.set_priority(id, priority)? {
+        if !self.shared.stores.plugins.set_priority(id, priority)? {
             return Err(HostError::NotInstalled { id: id.to_owned() });
         }
         self.refresh()

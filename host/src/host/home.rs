@@ -14,15 +14,15 @@ use std::{
 use super::HostError;
 #[cfg(unix)]
 use super::access;
-use crate::{private, registry::Registry};
+use billhook_machine::private;
+use billhook_store::Plugins;
+pub(super) use billhook_store_sqlite::REGISTRY_FILE as REGISTRY;
 
 pub(super) struct Home {
     path: PathBuf,
     is_read_only: bool,
 }
 
-/// The file of the registry.
-pub(super) const REGISTRY: &str = "registry.db";
 /// What names begin with in `staging/`, and in `packages/` of what isn't a package yet.
 pub(super) const STAGED: &str = "change-";
 
@@ -69,6 +69,11 @@ impl Home {
         &self.path
     }
 
+    /// The file of the registry.
+    pub(super) fn registry(&self) -> PathBuf {
+        self.path.join(REGISTRY)
+    }
+
     pub(super) fn packages(&self) -> PathBuf {
         self.path.join("packages")
     }
@@ -113,7 +118,7 @@ impl Home {
     }
 
     /// Clears away what a change that was cut off left behind. If a change is under way, that is left for later.
-    pub(super) fn sweep(&self, registry: &Registry) -> Result<(), HostError> {
+    pub(super) fn sweep(&self, plugins: &dyn Plugins) -> Result<(), HostError> {
         let wrong = |source| HostError::Home { path: self.path.clone(), source };
         let file = self.lock_file().map_err(wrong)?;
         if file.try_lock().is_err() {
@@ -128,12 +133,12 @@ impl Home {
                 }
             }
         }
-        self.delete_unused_packages(registry, &ChangeLock { _file: file })
+        self.delete_unused_packages(plugins, &ChangeLock { _file: file })
     }
 
     /// Deletes the folders of packages that the registry doesn't have. What isn't named as a package is not ours.
-    pub(super) fn delete_unused_packages(&self, registry: &Registry, _lock: &ChangeLock) -> Result<(), HostError> {
-        let used: HashSet<String> = registry.digests()?.into_iter().collect();
+    pub(super) fn delete_unused_packages(&self, plugins: &dyn Plugins, _lock: &ChangeLock) -> Result<(), HostError> {
+        let used: HashSet<String> = plugins.digests()?.into_iter().collect();
         let wrong = |source| HostError::Home { path: self.packages(), source };
         for entry in fs::read_dir(self.packages()).map_err(wrong)? {
             let entry = entry.map_err(wrong)?;

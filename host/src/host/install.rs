@@ -6,7 +6,17 @@ use std::{
     sync::Arc,
 };
 
+use billhook_machine::{
+    crash_point,
+    disk::{self, DiskTrouble},
+    private,
+};
+use billhook_model::{
+    Isolation, ModuleInfo, PluginDetails, PluginStatus, PluginSummary, RunPolicy, Version, text::with_causes,
+};
 use billhook_plugin_api::Json;
+use billhook_store::{AddonClash, InstalledPackage, NewVersion, NextAddon, Removal, Tried};
+use billhook_store_sqlite::read_only_state;
 use serde::Serialize;
 use tempfile::TempDir;
 
@@ -16,14 +26,9 @@ use super::{
 };
 use crate::{
     accounting::Scope,
-    crash_point,
-    disk::{self, DiskTrouble},
-    package::{self, CheckErrors, CheckReport, Digest, ModuleInfo, Sound, Version},
-    private,
-    registry::{AddonClash, NewVersion, NextAddon, PluginDetails, PluginSummary, Status, Tried, read_only_state},
+    package::{self, CheckErrors, CheckReport, Digest, Sound},
     runtime::{
-        Isolation, PluginServices, RuntimeSettings, ThrowAwayState, Trial, TrialError, TrialOutcome, WorkerConfig,
-        try_in_worker, try_module,
+        PluginServices, ThrowAwayState, Trial, TrialError, TrialOutcome, WorkerConfig, try_in_worker, try_module,
     },
 };
 
@@ -101,7 +106,7 @@ impl Host {
         if let Some(expected) = how.plugin.filter(|expected| *expected != id) {
             return Err(HostError::OtherPlugin { id: expected.to_owned(), found: id });
         }
-        let installed = self.shared.registry.summary(&id)?;
+        let installed = self.shared.stores.plugins.summary(&id)?;
         if let Some(installed) = &installed {
             if how.settings.is_none()
                 && let Some(unchanged) = self.repair(installed, &sound, &unpacked)?
@@ -113,17 +118,17 @@ impl Host {
         let addon = sound.manifest.addon.as_ref().map(|addon| addon.id.clone());
         let next = addon.as_deref().map(|id| NextAddon { id, author: &sound.manifest.author });
         // As early as can be; the transaction looks again.
-        match self.shared.registry.addon_clash(&id, next)? {
+        match self.shared.stores.resources.addon_clash(&id, next)? {
             Some(AddonClash::OthersResources { .. }) if how.force => {}
             clash => refuse(&id, clash)?,
         }
 
-        let current = self.shared.registry.settings(&id)?;
+        let current = self.shared.stores.plugins.settings(&id)?;
         let settings = how.settings.or(current.as_deref()).unwrap_or("{}");
-        let mut runtime = self.shared.registry.runtime(&id)?;
+        let mut runtime = self.shared.stores.plugins.run_policy(&id)?;
         runtime.isolation = how.isolation.unwrap_or(runtime.isolation);
         let tried = self.try_version(&id, &unpacked, &sound.module, settings, &runtime, &staging)?;
-        let works = installed.as_ref().is_some_and(|installed| installed.status != Status::NeedsSettings);
+        let works = installed.as_ref().is_some_and(|installed| installed.status != PluginStatus::NeedsSettings);
         if let (true, Tried::NeedsSettings { message }) = (works, &tried) {
             let (version, message) = (sound.manifest.version.to_string(), message.clone());
             return Err(HostError::SettingsRefused { id, version, message });
@@ -132,7 +137,7 @@ impl Host {
 
         let target = home.packages().join(sound.digest.to_string());
         // Left behind by an install that was cut off, or by a removal: no version has it.
-        if target.exists() && !self.shared.registry.digests()?.contains(&sound.digest.to_string()) {
+        if target.exists() && !self.shared.stores.plugins.digests()?.contains(&sound.digest.to_string()) {
             fs::remove_dir_all(&target).map_err(written)?;
         }
         sync_tree(&unpacked).map_err(written)?;
@@ -151,21 +156,25 @@ impl Host {
             id,
             name: sound.manifest.name,
             author: sound.manifest.author,
-            version: sound.manifest.version,
+            version: sound.manifest.version.to_string(),
             digest: sound.digest.to_string(),
             library_digest: sound.library_digest.to_string(),
             manifest: sound.manifest.json,
             module: sound.module,
             addon,
+            settings: how.settings.map(str::to_owned),
+            policy: runtime,
+            tried,
+            takes_over: how.force,
         };
-        let preloaded = self.shared.dispatcher.preload(&new.id, &new, runtime.isolation);
+        let preloaded = self.shared.dispatcher.preload(&new);
         preloaded.map_err(|problem| HostError::NotLoadable {
             id: new.id.clone(),
-            version: new.version.to_string(),
+            version: new.version.clone(),
             problem,
         })?;
-        let plugin = self.shared.registry.install(&new, how.settings, &runtime, &tried, how.force)?;
-        let plugin = plugin.map_err(|clash| HostError::of_addon(&new.id, clash))?;
+        let installing = self.shared.stores.plugins.install(&new);
+        let plugin = installing.map_err(|error| HostError::of_change(&new.id, error))?;
         drop(lock);
         self.after_change();
         self.reconcile_plugin(&plugin.id);
@@ -208,7 +217,7 @@ impl Host {
             }
             fs::rename(unpacked, &target).map_err(wrong)?;
             sync_folder(&packages).map_err(wrong)?;
-            self.shared.registry.repaired()?;
+            self.shared.stores.plugins.repaired()?;
             tracing::info!(plugin = installed.id, version = found.version, "the files of the package were put back");
             self.shared.dispatcher.try_again(&installed.id);
             self.after_change();
@@ -246,7 +255,7 @@ impl Host {
         let version = older_version(&details, how.version)?;
         let (folder, module) = self.installed_version(id, &version)?;
         // Unless others are given, those that it had.
-        let own = self.shared.registry.settings_of_version(id, &version)?;
+        let own = self.shared.stores.plugins.settings_of_version(id, &version)?;
         let given = how.settings.or(own.as_deref());
         let current = details.settings.to_string();
         let settings = given.unwrap_or(&current);
@@ -255,8 +264,8 @@ impl Host {
         if let Tried::NeedsSettings { message } = tried {
             return Err(HostError::SettingsRefused { id: id.to_owned(), version, message });
         }
-        let plugin = self.shared.registry.downgrade(id, &version, given, &tried)?;
-        let plugin = plugin.map_err(|clash| HostError::of_addon(id, clash))?;
+        let downgrading = self.shared.stores.plugins.downgrade(id, &version, given, &tried);
+        let plugin = downgrading.map_err(|error| HostError::of_change(id, error))?;
         self.after_change();
         self.clear_away(&lock);
         drop(lock);
@@ -271,8 +280,11 @@ impl Host {
     pub fn remove(&self, id: &str, force: bool) -> Result<PluginSummary, HostError> {
         let lock = self.shared.home.lock()?;
         let summary = self.summary(id)?;
-        let removed = self.shared.registry.remove(id, force)?;
-        removed.map_err(|uses| HostError::InUse { id: id.to_owned(), uses })?;
+        match self.shared.stores.plugins.remove(id, force)? {
+            Removal::Done => {}
+            Removal::NotInstalled => return Err(HostError::NotInstalled { id: id.to_owned() }),
+            Removal::InUse(uses) => return Err(HostError::InUse { id: id.to_owned(), uses }),
+        }
         self.after_change();
         self.clear_away(&lock);
         drop(lock);
@@ -284,7 +296,8 @@ impl Host {
     pub fn set_enabled(&self, id: &str, enabled: bool) -> Result<PluginSummary, HostError> {
         let lock = self.shared.home.lock()?;
         self.summary(id)?;
-        let plugin = self.shared.registry.set_enabled(id, enabled)?;
+        let changing = self.shared.stores.plugins.set_enabled(id, enabled);
+        let plugin = changing.map_err(|error| HostError::of_change(id, error))?;
         self.after_change();
         drop(lock);
         self.reconcile_plugin(id);
@@ -303,7 +316,8 @@ impl Host {
         if let Tried::NeedsSettings { message } = tried {
             return Err(HostError::SettingsRefused { id: id.to_owned(), version, message });
         }
-        let plugin = self.shared.registry.set_settings(id, settings, &tried)?;
+        let changing = self.shared.stores.plugins.set_settings(id, settings, &tried);
+        let plugin = changing.map_err(|error| HostError::of_change(id, error))?;
         self.after_change();
         drop(lock);
         self.reconcile_plugin(id);
@@ -311,9 +325,9 @@ impl Host {
     }
 
     /// Changes how a plugin is run. A plugin that is to run elsewhere than it did is tried there first.
-    pub fn set_runtime(&self, id: &str, runtime: &RuntimeSettings) -> Result<PluginSummary, HostError> {
+    pub fn set_runtime(&self, id: &str, runtime: &RunPolicy) -> Result<PluginSummary, HostError> {
         if let Some(problem) = runtime.problem() {
-            return Err(HostError::RuntimeSettings { problem });
+            return Err(HostError::RunPolicy { problem });
         }
         let lock = self.shared.home.lock()?;
         let details = self.show(id)?;
@@ -329,7 +343,8 @@ impl Host {
                 return Err(HostError::SettingsRefused { id: id.to_owned(), version: version.clone(), message });
             }
         }
-        let plugin = self.shared.registry.set_runtime(id, runtime)?;
+        let changing = self.shared.stores.plugins.set_run_policy(id, runtime);
+        let plugin = changing.map_err(|error| HostError::of_change(id, error))?;
         self.after_change();
         drop(lock);
         Ok(plugin)
@@ -376,7 +391,9 @@ impl Host {
 
     /// The folder and the module of an installed version, whose library is still the one that was installed.
     fn installed_version(&self, id: &str, version: &str) -> Result<(PathBuf, ModuleInfo), HostError> {
-        let (digest, library_digest, module) = self.shared.registry.library(id, version)?;
+        let package = self.shared.stores.plugins.package(id, version)?;
+        let InstalledPackage { digest, library_digest, module } =
+            package.ok_or_else(|| HostError::NotInstalled { id: id.to_owned() })?;
         let folder = self.shared.home.packages().join(digest);
         let library = fs::File::open(folder.join(&module.path)).and_then(|mut file| Digest::of(&mut file));
         match library {
@@ -391,7 +408,7 @@ impl Host {
     /// own thread tries again.
     fn after_change(&self) {
         if let Err(error) = self.shared.dispatcher.refresh_and_wait(self.options.trial_limit) {
-            tracing::warn!("the change is not noticed yet: {error}");
+            tracing::warn!("the change is not noticed yet: {}", with_causes(&error));
         }
     }
 
@@ -407,13 +424,13 @@ impl Host {
 
     /// Deletes what a committed change left without use; what can't be deleted now is at a later open.
     fn clear_away(&self, lock: &ChangeLock) {
-        if let Err(error) = self.shared.home.delete_unused_packages(&self.shared.registry, lock) {
+        if let Err(error) = self.shared.home.delete_unused_packages(&*self.shared.stores.plugins, lock) {
             tracing::warn!("packages that nobody uses stay on the disk for now: {error}");
         }
     }
 
     fn summary(&self, id: &str) -> Result<PluginSummary, HostError> {
-        self.shared.registry.summary(id)?.ok_or_else(|| HostError::NotInstalled { id: id.to_owned() })
+        self.shared.stores.plugins.summary(id)?.ok_or_else(|| HostError::NotInstalled { id: id.to_owned() })
     }
 
     /// A folder of its own for a change, which is deleted when the change is done.
@@ -427,12 +444,12 @@ impl Host {
         folder: &Path,
         module: &ModuleInfo,
         settings: &str,
-        runtime: &RuntimeSettings,
+        runtime: &RunPolicy,
         staging: &TempDir,
     ) -> Result<Tried, HostError> {
         let outcome = match runtime.isolation {
-            Isolation::InProcess => self.try_in_child(id, folder, module, settings, staging)?,
             Isolation::Process => self.try_confined(id, folder, module, settings, runtime)?,
+            _ => self.try_in_child(id, folder, module, settings, staging)?,
         };
         Ok(match outcome {
             TrialOutcome::Works { usage_specs } => Tried::Works { usage_specs },
@@ -447,9 +464,9 @@ impl Host {
         folder: &Path,
         module: &ModuleInfo,
         settings: &str,
-        runtime: &RuntimeSettings,
+        runtime: &RunPolicy,
     ) -> Result<TrialOutcome, TrialError> {
-        let registry = Some(self.shared.registry.path().to_owned());
+        let registry = Some(self.shared.home.registry());
         let services = PluginServices {
             plugin: id.to_owned(),
             settings: settings.to_owned(),
@@ -483,7 +500,7 @@ impl Host {
             module: module.clone(),
             settings: settings.to_owned(),
             folder: folder.to_string_lossy().into_owned(),
-            registry: Some(self.shared.registry.path().to_owned()),
+            registry: Some(self.shared.home.registry()),
         };
         let options = &self.options;
         try_module(&trial, &options.child_program, staging.path(), options.trial_limit)

@@ -1,12 +1,12 @@
 //! Add-ons and their resources.
 
+use billhook_model::{Resource, ResourceFilter};
 use billhook_plugin_api::data::AddonRequest;
 
 use super::{Host, HostError};
 use crate::{
     package::Addon,
     provisioning::{CreatedResource, Provisioning, ProvisioningError, SignOnRequest, SignedOn},
-    registry::{Resource, ResourceFilter},
 };
 
 /// Add-on provisioning. Whoever speaks a platform's protocol calls these; each blocks as long as the add-on takes.
@@ -14,9 +14,10 @@ impl Host {
     fn provisioning(&self) -> Provisioning<'_> {
         let shared = &self.shared;
         Provisioning {
-            registry: &shared.registry,
+            resources: &*shared.stores.resources,
             dispatcher: &shared.dispatcher,
-            locks: shared.home.locks(),
+            coordination: &*shared.stores.coordination,
+            clock: &*self.options.clock,
             known: &shared.known_addons,
         }
     }
@@ -53,12 +54,12 @@ impl Host {
 
     /// The add-ons that have a resource of an id.
     pub fn resource_owners(&self, id: &str) -> Result<Vec<String>, ProvisioningError> {
-        Ok(self.shared.registry.owners(id)?)
+        Ok(self.shared.stores.resources.owners(id)?)
     }
 
     /// Resources that add-ons provisioned, the newest first.
     pub fn resources(&self, filter: &ResourceFilter) -> Result<Vec<Resource>, HostError> {
-        Ok(self.shared.registry.resources(filter)?)
+        Ok(self.shared.stores.resources.resources(filter)?)
     }
 
     /// The plugin that provides an add-on, as far as that is known without looking into the registry.
@@ -68,7 +69,7 @@ impl Host {
 
     /// The add-on of an installed plugin.
     pub fn addon(&self, plugin: &str) -> Result<Option<Addon>, HostError> {
-        let addons = self.shared.registry.addons()?;
+        let addons = self.shared.stores.resources.addons()?;
         let found = addons.into_iter().find(|addon| addon.plugin == plugin);
         Ok(found.map(|addon| Addon { id: addon.id, config_vars: addon.config_vars }))
     }

@@ -4,9 +4,11 @@ use std::{
     any::Any,
     cell::{Cell, RefCell},
     fmt, io,
+    sync::Arc,
     time::Duration,
 };
 
+use billhook_model::Clock;
 use ureq::{
     Error,
     config::Config,
@@ -39,12 +41,12 @@ thread_local! {
     static WANTS_NEW: Cell<bool> = const { Cell::new(false) };
     /// What tells others that this thread is sending.
     static ANNOUNCED: RefCell<Option<Box<dyn Any>>> = const { RefCell::new(None) };
-    /// The time of the steady clock from which this thread must not begin to send.
-    static SEND_BEFORE: Cell<i64> = const { Cell::new(i64::MAX) };
+    /// The time since the machine's start from which on this thread must not begin to send.
+    static SEND_BEFORE: Cell<Duration> = const { Cell::new(Duration::MAX) };
 }
 
 /// Begins a request on this thread. What was announced is dropped when it was sent.
-pub(super) fn begin(wants_new: bool, send_before: i64, announced: Option<Box<dyn Any>>) {
+pub(super) fn begin(wants_new: bool, send_before: Duration, announced: Option<Box<dyn Any>>) {
     ANNOUNCED.replace(announced);
     ON_WIRE.set(OnWire::default());
     WANTS_NEW.set(wants_new);
@@ -119,19 +121,20 @@ const MOST_ADDRESSES: usize = 16;
 
 /// Watches over the connections that others made.
 #[derive(Debug)]
-pub(super) struct Watch;
+pub(super) struct Watch(pub(super) Arc<dyn Clock>);
 
 impl<In: Transport> Connector<In> for Watch {
     type Out = Watched<In>;
 
     fn connect(&self, _: &ConnectionDetails<'_>, made: Option<In>) -> Result<Option<Watched<In>>, Error> {
-        Ok(made.map(|inner| Watched { inner, has_answered: false }))
+        Ok(made.map(|inner| Watched { inner, has_answered: false, clock: Arc::clone(&self.0) }))
     }
 }
 
 /// A connection that notes what goes over it.
 pub(super) struct Watched<In> {
     inner: In,
+    clock: Arc<dyn Clock>,
     /// It carried an answer before.
     has_answered: bool,
 }
@@ -149,11 +152,11 @@ impl<In: Transport> Transport for Watched<In> {
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
         // Looked at for each piece: a process may stand still between two, and what lacks its end is no request.
-        if crate::database::steady_ms() >= SEND_BEFORE.get() {
+        if self.clock.since_boot() >= SEND_BEFORE.get() {
             note(|on_wire| on_wire.is_late = true);
             return Err(Error::Io(io::Error::new(io::ErrorKind::TimedOut, "it was too late to begin")));
         }
-        crate::crash_point::stands_still("before sending");
+        billhook_machine::crash_point::stands_still("before sending");
         if !on_wire().is_sent {
             let is_reused = self.has_answered;
             note(|on_wire| (on_wire.is_sent, on_wire.is_reused) = (true, is_reused));

@@ -9,9 +9,11 @@ mod names;
 use std::{
     any::Any,
     fmt,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use billhook_model::Clock;
 use ureq::{
     Agent, Body, Error, Timeout,
     config::{Config, ConfigBuilder},
@@ -64,8 +66,8 @@ impl Unanswered {
 /// Until when something may be begun, and how others are told that it is being.
 #[derive(Clone, Copy)]
 pub(crate) struct Begin<'a> {
-    /// It isn't begun from this time on, in milliseconds of [`steady_ms`](crate::database::steady_ms).
-    pub(crate) before: i64,
+    /// It isn't begun from this time on, since the machine's start.
+    pub(crate) before: Duration,
     /// Tells others, before the time is looked at, until what is returned is dropped: once it is begun.
     pub(crate) announce: &'a (dyn Fn() -> Option<Box<dyn Any>> + Sync),
 }
@@ -89,7 +91,7 @@ pub(crate) enum Repeat {
 
 impl HttpClient {
     /// A client that keeps so many connections, and so many to one host.
-    pub(crate) fn new(idle_connections: usize, idle_per_host: usize) -> Self {
+    pub(crate) fn new(idle_connections: usize, idle_per_host: usize, clock: Arc<dyn Clock>) -> Self {
         let config: ConfigBuilder<AgentScope> = Config::builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -99,7 +101,8 @@ impl HttpClient {
             .max_idle_connections_per_host(idle_per_host)
             .user_agent(concat!("billhook/", env!("CARGO_PKG_VERSION")))
             .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build());
-        let connector = connection::Connect::default().chain(RustlsConnector::default()).chain(connection::Watch);
+        let connector =
+            connection::Connect::default().chain(RustlsConnector::default()).chain(connection::Watch(clock));
         HttpClient(Agent::with_parts(config.build(), connector, connection::NoLookUp))
     }
 
@@ -129,7 +132,7 @@ impl HttpClient {
         deadline: Instant,
         wants_new: bool,
     ) -> Result<Response<Body>, Unanswered> {
-        let send_before = limits.begin.map_or(i64::MAX, |begin| begin.before);
+        let send_before = limits.begin.map_or(Duration::MAX, |begin| begin.before);
         connection::begin(wants_new, send_before, limits.begin.and_then(|begin| (begin.announce)()));
         // At least a moment: no time at all would mean no limit.
         let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
@@ -180,6 +183,8 @@ mod tests {
         thread,
     };
 
+    use billhook_machine::MachineClock;
+
     use super::*;
 
     /// Answers every request on every connection; tells how many connections there were when it is asked to end.
@@ -204,7 +209,7 @@ mod tests {
     #[test]
     fn in_the_steady_state_a_call_makes_no_look_up_and_no_connection() {
         let (port, serving) = server();
-        let client = HttpClient::new(8, 8);
+        let client = HttpClient::new(8, 8, Arc::new(MachineClock));
         let second = Duration::from_secs(20);
         let limits = Limits { whole: second, connect: second, begin: None };
         let send = |method: &str| {
@@ -224,15 +229,15 @@ mod tests {
     #[test]
     fn nothing_is_sent_when_it_is_too_late_to_begin() {
         let (port, serving) = server();
-        let client = HttpClient::new(8, 8);
+        let client = HttpClient::new(8, 8, Arc::new(MachineClock));
         let second = Duration::from_secs(20);
         let begin = |before| Some(Begin { before, announce: &|| None });
-        let mut limits = Limits { whole: second, connect: second, begin: begin(0) };
+        let mut limits = Limits { whole: second, connect: second, begin: begin(Duration::ZERO) };
         let request = Request::builder().method("DELETE").uri(format!("http://127.0.0.1:{port}/"));
         let request = request.body(&b""[..]).expect("a request");
         let unanswered = client.send(&request, limits, Repeat::Safe).expect_err("it is too late");
         assert!(!unanswered.was_sent, "{unanswered:?}");
-        limits.begin = begin(i64::MAX);
+        limits.begin = begin(Duration::MAX);
         client.send(&request, limits, Repeat::Safe).expect("answered");
         serving.join().expect("it ends");
     }

@@ -6,14 +6,16 @@ use billhook_plugin_api::{
     data::{Asset, AssetChanges, Offering, User},
 };
 
+use billhook_machine::disk::DiskTrouble;
+use billhook_model::text::with_causes;
+use billhook_store::EventRecord;
+
 use super::{
     Lifecycle,
     bundles::{BundleError, Catalogue, assets_of_asset, assets_of_offering},
 };
 use crate::{
-    disk::DiskTrouble,
     dispatch::{Dispatcher, HookError, Returned, Target},
-    ledger::Record,
     package::{Format, form},
 };
 
@@ -100,7 +102,7 @@ pub struct BegunValidation<'a> {
     provider: User,
     meta_info: Json<'static>,
     /// What the pre hook's listeners are told when the whole pair went through.
-    records: Vec<Record>,
+    records: Vec<EventRecord>,
 }
 
 impl BegunValidation<'_> {
@@ -129,7 +131,7 @@ pub struct BegunProductSpec<'a> {
     product_spec: &'a Json<'a>,
     changes: AssetChanges,
     /// What the pre hook's listeners are told when the whole pair went through.
-    records: Vec<Record>,
+    records: Vec<EventRecord>,
 }
 
 impl BegunProductSpec<'_> {
@@ -143,7 +145,7 @@ impl BegunProductSpec<'_> {
         if self.is_bundle {
             return Ok(AssetChanges::default());
         }
-        let Lifecycle { dispatcher, registry } = self.lifecycle;
+        let Lifecycle { dispatcher, plugins } = self.lifecycle;
         let (kind, product_spec) = (asset.resource_type.as_str(), self.product_spec);
         let is_upgrade = self.post == Hook::OnPostProductSpecUpgrade;
         let call = if is_upgrade {
@@ -157,10 +159,11 @@ impl BegunProductSpec<'_> {
             return Ok(changes);
         }
         let recorded = dispatcher.plugin_of(self.post, kind).and_then(|plugin| {
-            registry.use_asset(&plugin, &asset.id).map_err(|error| {
-                let message = format!("the asset can't be recorded as in use: {error}");
+            let recorded = plugins.use_asset(&plugin, &asset.id).map_err(|error| {
+                let message = format!("the asset can't be recorded as in use: {}", with_causes(&error));
                 HookError::internal(self.post, &plugin, message).of_disk(DiskTrouble::of(&error))
-            })
+            })?;
+            if recorded { Ok(()) } else { Err(HookError::not_installed(self.post, &plugin)) }
         });
         recorded
             .and_then(|()| tell(dispatcher, self.post, self.records, after))
@@ -176,7 +179,7 @@ pub struct BegunOffering<'a> {
     product_offering: &'a Json<'a>,
     assets: Vec<ChangedAsset>,
     /// What the pre hooks' listeners are told when all pairs went through.
-    records: Vec<Record>,
+    records: Vec<EventRecord>,
 }
 
 impl BegunOffering<'_> {
@@ -207,13 +210,18 @@ fn changed(
     dispatcher: &Dispatcher,
     asset: &Asset,
     call: HookCall<'_>,
-) -> Result<(AssetChanges, Vec<Record>), HookError> {
+) -> Result<(AssetChanges, Vec<EventRecord>), HookError> {
     let Returned { reply, records } = dispatcher.call_in_pair(Target::Type(&asset.resource_type), call)?;
     Ok((reply.map(HookReply::into_changes).unwrap_or_default(), records))
 }
 
 /// Records what the listeners of both hooks of a pair are told.
-fn tell(dispatcher: &Dispatcher, post: Hook, mut records: Vec<Record>, after: Vec<Record>) -> Result<(), HookError> {
+fn tell(
+    dispatcher: &Dispatcher,
+    post: Hook,
+    mut records: Vec<EventRecord>,
+    after: Vec<EventRecord>,
+) -> Result<(), HookError> {
     records.extend(after);
     dispatcher.tell(post, records)
 }

@@ -17,11 +17,13 @@ pub(crate) use bundles::assets_of_offering;
 pub use bundles::{BundleError, Catalogue, CatalogueError, NoBundles};
 pub use notify::AssetOutcome;
 
-use crate::{dispatch::Dispatcher, registry::Registry};
+use billhook_store::Plugins;
+
+use crate::dispatch::Dispatcher;
 
 /// What the life-cycle functions need of a host.
 #[derive(Clone, Copy)]
 pub(crate) struct Lifecycle<'a> {
     pub(crate) dispatcher: &'a Dispatcher,
-    pub(crate) registry: &'a Registry,
+    pub(crate) plugins: &'a dyn Plugins,
 }

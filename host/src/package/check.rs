@@ -15,7 +15,7 @@ use super::{
     manifest::{self, Draft},
     names, unpack,
 };
-use crate::private;
+use billhook_machine::private;
 
 /// One thing that is wrong with a package.
 #[derive(Debug, thiserror::Error)]

@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 
+use billhook_model::ModuleInfo;
 use billhook_plugin_api::{
     Hook,
     abi::{
@@ -11,7 +12,6 @@ use billhook_plugin_api::{
 };
 use object::{Architecture, BinaryFormat, Object, ObjectKind, ObjectSection, read::NameOrOrdinal};
 use semver::Version as ApiVersion;
-use serde::{Deserialize, Serialize};
 
 use super::{Addon, PackageFile, elf};
 
@@ -51,40 +51,10 @@ pub enum ModuleError {
     Addon(&'static str),
 }
 
-/// What a library says about itself.
-#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ModuleInfo {
-    /// The library's path in the package.
-    pub path: String,
-    /// The version of the API that it was built with.
-    pub api: String,
-    /// The compiler that built it.
-    pub compiler: String,
-    /// The target triple that it was built for.
-    pub target: String,
-    /// The hooks that it implements, by their names.
-    pub hooks: Vec<String>,
-    /// The libraries of the system that it needs.
-    pub needs: Vec<String>,
-}
-
-impl ModuleInfo {
-    /// Whether a hook is implemented.
-    pub fn implements(&self, hook: Hook) -> bool {
-        self.hooks.iter().any(|name| name == hook.name())
-    }
-
-    /// Hooks that it implements and this host doesn't have: they are never called.
-    pub fn unknown_hooks(&self) -> impl Iterator<Item = &str> {
-        self.hooks.iter().map(String::as_str).filter(|name| name.parse::<Hook>().is_err())
-    }
-
-    /// How the version of the API that the library was built with compares to this host's.
-    pub(crate) fn is_newer_than_host(&self) -> bool {
-        let [theirs, ours] = [&self.api, API_VERSION].map(ApiVersion::parse);
-        matches!((theirs, ours), (Ok(theirs), Ok(ours)) if theirs.cmp_precedence(&ours) == Ordering::Greater)
-    }
+/// Whether a library was built with a later version of the API than this host's.
+pub(crate) fn is_newer_than_host(module: &ModuleInfo) -> bool {
+    let [theirs, ours] = [&module.api, API_VERSION].map(ApiVersion::parse);
+    matches!((theirs, ours), (Ok(theirs), Ok(ours)) if theirs.cmp_precedence(&ours) == Ordering::Greater)
 }
 
 /// Whether a module names a class of a Python plugin, such as `plugin.TestPlugin`.
@@ -185,14 +155,14 @@ pub(crate) fn inspect(path: &str, library: &[u8]) -> Result<ModuleInfo, ModuleEr
         }
         needs.push(name);
     }
-    Ok(ModuleInfo {
-        path: path.to_owned(),
-        api: record.api,
-        compiler: record.compiler,
-        target: record.target,
-        hooks: record.hooks,
-        needs,
-    })
+    let mut module = ModuleInfo::default();
+    module.path = path.to_owned();
+    module.api = record.api;
+    module.compiler = record.compiler;
+    module.target = record.target;
+    module.hooks = record.hooks;
+    module.needs = needs;
+    Ok(module)
 }
 
 /// A record names what a library was built with, and its hooks.

@@ -12,22 +12,22 @@ mod names;
 mod pack;
 mod strict_json;
 mod unpack;
-mod version;
 
 use std::{fmt, io, path::PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
+pub use billhook_model::{ModuleInfo, Version};
 pub use check::{CheckError, CheckErrors, CheckReport};
 pub(crate) use check::{Sound, check, examine, is_whole};
-pub use inspect::{ModuleError, ModuleInfo};
+pub use inspect::ModuleError;
+pub(crate) use inspect::is_newer_than_host;
 pub use manifest::{Addon, FieldKind, FormField, Format, Manifest, ManifestError, SelectOption, Violation};
 pub use names::is_left_over;
 pub use pack::pack;
 pub use unpack::Limits;
 use unpack::content_digest;
 pub(crate) use unpack::unpack;
-pub use version::Version;
 
 /// A SHA-256.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]

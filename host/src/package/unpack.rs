@@ -15,7 +15,7 @@ use zip::{
 };
 
 use super::{Digest, PackageError, PackageFile, archive, names};
-use crate::private;
+use billhook_machine::private;
 
 /// How much of a package is taken. What really comes out counts, not what the archive says.
 #[derive(Debug, Clone)]

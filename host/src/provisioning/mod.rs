@@ -8,23 +8,20 @@ mod proof;
 
 use std::{
     collections::HashMap,
-    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
+use billhook_machine::crash_point;
+use billhook_model::{Clock, Moment, Resource};
 use billhook_plugin_api::{
     ErrorKind, Hook,
     call::{HookCall, HookReply},
     data::{AddonConfig, AddonRequest, Credentials, Provisioned, SingleSignOn},
 };
+use billhook_store::{Coordination, Guard, InstalledAddon, LockName, NewResource, Resources, StoreError};
 
-use crate::{
-    crash_point,
-    dispatch::{Dispatcher, HookError, Target},
-    locks::Lock,
-    registry::{AddonRow, NewResource, Registry, RegistryError, Resource},
-};
+use crate::dispatch::{Dispatcher, HookError, Target};
 
 /// Why an add-on didn't do what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -58,12 +55,9 @@ pub enum ProvisioningError {
     /// The same was asked for before, and that isn't done yet.
     #[error("the same resource is being provisioned, and that didn't end within {} s", .0.as_secs_f64())]
     Busy(Duration),
-    /// The registry failed.
+    /// The store failed.
     #[error(transparent)]
-    Registry(#[from] RegistryError),
-    /// The home's locks can't be used.
-    #[error("the home's locks can't be used: {0}")]
-    Lock(#[source] std::io::Error),
+    Store(#[from] StoreError),
 }
 
 /// A platform sends somebody to see their resource.
@@ -80,9 +74,9 @@ pub struct SignOnRequest {
 }
 
 impl SignOnRequest {
-    /// Whether a time is near enough to now for a sign-on: five minutes at most.
-    pub fn is_recent(timestamp: &str) -> bool {
-        proof::is_recent(timestamp)
+    /// Returns whether a time is near enough to now for a sign-on: five minutes at most.
+    pub fn is_recent(timestamp: &str, now: Moment) -> bool {
+        proof::is_recent(timestamp, now)
     }
 }
 
@@ -108,9 +102,10 @@ pub struct CreatedResource {
 
 /// What provisioning needs of a host.
 pub(crate) struct Provisioning<'a> {
-    pub(crate) registry: &'a Arc<Registry>,
+    pub(crate) resources: &'a dyn Resources,
     pub(crate) dispatcher: &'a Dispatcher,
-    pub(crate) locks: PathBuf,
+    pub(crate) coordination: &'a dyn Coordination,
+    pub(crate) clock: &'a dyn Clock,
     pub(crate) known: &'a KnownAddons,
 }
 
@@ -121,7 +116,7 @@ pub(crate) struct KnownAddons(Mutex<Known>);
 #[derive(Default)]
 struct Known {
     generation: Option<i64>,
-    addons: HashMap<String, Arc<AddonRow>>,
+    addons: HashMap<String, Arc<InstalledAddon>>,
     /// What each answered last, and when.
     credentials: HashMap<String, (Instant, Credentials)>,
 }
@@ -146,7 +141,7 @@ const LONGEST_ID: usize = 255;
 const LARGEST_CONFIG: usize = 256 * 1024;
 
 impl Provisioning<'_> {
-    fn addon(&self, id: &str) -> Result<Arc<AddonRow>, ProvisioningError> {
+    fn addon(&self, id: &str) -> Result<Arc<InstalledAddon>, ProvisioningError> {
         let none = || ProvisioningError::NoAddon { addon: id.to_owned() };
         let addon = self.known()?.addons.get(id).cloned().ok_or_else(none)?;
         // Another process installed it just now: the registry has it, and this one's table doesn't yet.
@@ -157,7 +152,7 @@ impl Provisioning<'_> {
     }
 
     /// The add-ons of now: whoever asks for one that doesn't exist costs no look into the registry.
-    fn known(&self) -> Result<MutexGuard<'_, Known>, RegistryError> {
+    fn known(&self) -> Result<MutexGuard<'_, Known>, StoreError> {
         // Before the add-ons are read, so that they are read again where it changes meanwhile.
         let generation = Some(self.dispatcher.generation());
         let known = self.known.known();
@@ -165,21 +160,21 @@ impl Provisioning<'_> {
             return Ok(known);
         }
         drop(known);
-        let addons = self.registry.addons()?.into_iter().map(|addon| (addon.id.clone(), Arc::new(addon))).collect();
+        let addons = self.resources.addons()?.into_iter().map(|addon| (addon.id.clone(), Arc::new(addon))).collect();
         let mut known = self.known.known();
         *known = Known { generation, addons, credentials: HashMap::new() };
         Ok(known)
     }
 
     /// Calls a hook of an add-on's plugin, which has to implement it.
-    fn call(&self, addon: &AddonRow, call: HookCall<'_>) -> Result<HookReply, HookError> {
+    fn call(&self, addon: &InstalledAddon, call: HookCall<'_>) -> Result<HookReply, HookError> {
         let missing = || HookError::internal(call.hook(), &addon.plugin, "it provides no add-on".to_owned());
         self.dispatcher.call(Target::Plugin(&addon.plugin), call)?.ok_or_else(missing)
     }
 
     /// The add-on's credentials, at most a few seconds old: who guesses passwords neither keeps the plugin busy nor waits for
     /// what it is busy with.
-    fn credentials(&self, addon: &AddonRow) -> Result<Credentials, ProvisioningError> {
+    fn credentials(&self, addon: &InstalledAddon) -> Result<Credentials, ProvisioningError> {
         let generation = self.dispatcher.generation();
         if let Some((at, credentials)) = self.known()?.credentials.get(&addon.id)
             && at.elapsed() < FRESH
@@ -210,7 +205,7 @@ impl Provisioning<'_> {
         // One request with the same key at a time, in all processes.
         let key = request.uuid.as_deref().or(request.platform_id.as_ref().map(|id| id.as_str()));
         let _lock = key.map(|key| self.lock(&addon.id, key)).transpose()?;
-        let (number, was_asked) = match self.registry.note_resource(&addon.id, request)? {
+        let (number, was_asked) = match self.resources.note_resource(&addon.id, request)? {
             NewResource::NoAddon => return Err(ProvisioningError::NoAddon { addon: addon.id.clone() }),
             NewResource::Known(resource) => {
                 return Ok(CreatedResource { resource: declared(&addon, *resource), was_there: true });
@@ -225,7 +220,7 @@ impl Provisioning<'_> {
                 // What was asked for before may be there, also where the add-on refuses it now: because it is there, perhaps.
                 let is_not_there = !was_asked || (error.is_of_plugin() && error.kind() == ErrorKind::NotFound);
                 if !error.is_outcome_unknown() && is_not_there {
-                    self.registry.forget_resource(number)?;
+                    self.resources.forget_resource(number)?;
                 }
                 return Err(error.into());
             }
@@ -237,7 +232,7 @@ impl Provisioning<'_> {
             Ok(made) => made,
             Err(problem) => return self.take_back(&addon, number, id, problem),
         };
-        match self.registry.made_resource(number, &made)? {
+        match self.resources.made_resource(number, &made)? {
             Some(resource) => Ok(CreatedResource { resource, was_there: false }),
             None => {
                 let problem = format!("the id {:?} of another customer's resource", made.id.as_str());
@@ -250,13 +245,13 @@ impl Provisioning<'_> {
     /// one that may be there.
     fn take_back<T>(
         &self,
-        addon: &AddonRow,
+        addon: &InstalledAddon,
         number: i64,
         id: Option<String>,
         problem: String,
     ) -> Result<T, ProvisioningError> {
         if let Some(id) = id
-            && self.registry.resource(&addon.id, &id)?.is_none()
+            && self.resources.resource(&addon.id, &id)?.is_none()
         {
             match self.call(addon, HookCall::AddonDelete { resource: &id }) {
                 Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -266,10 +261,10 @@ impl Provisioning<'_> {
                         "it can't be taken, and stays with the add-on: {error}"
                     );
                 }
-                _ => self.registry.forget_resource(number)?,
+                _ => self.resources.forget_resource(number)?,
             }
         } else {
-            self.registry.forget_resource(number)?;
+            self.resources.forget_resource(number)?;
         }
         Err(ProvisioningError::BadAnswer { addon: addon.id.clone(), problem })
     }
@@ -284,7 +279,7 @@ impl Provisioning<'_> {
         // The plan is another one now, whatever the add-on answered.
         let checked = config.as_ref().map_or(Ok(()), |config| check_config(&addon, config));
         let taken = config.filter(|_| checked.is_ok());
-        self.registry.change_resource(resource.number, request.plan.as_deref(), taken.as_ref())?;
+        self.resources.change_resource(resource.number, request.plan.as_deref(), taken.as_ref())?;
         checked.map_err(|problem| ProvisioningError::BadAnswer { addon: addon.id.clone(), problem })?;
         resource.plan = request.plan.clone().or(resource.plan);
         resource.config = taken.unwrap_or(resource.config);
@@ -303,17 +298,17 @@ impl Provisioning<'_> {
             Err(error) => return Err(error.into()),
         }
         crash_point::reached("resource deleted");
-        Ok(self.registry.forget_resource(resource.number)?)
+        Ok(self.resources.forget_resource(resource.number)?)
     }
 
     /// Lets somebody in whom a platform sent: the add-on that has the resource, and whose salt the token was made with, says
     /// where to. `None` where there is none, or the token is too old. If the salt of one that has it can't be had, nobody knows.
     pub(crate) fn sign_on(&self, request: &SignOnRequest) -> Result<Option<SignedOn>, ProvisioningError> {
-        if !proof::is_recent(&request.timestamp) {
+        if !proof::is_recent(&request.timestamp, self.clock.now()) {
             return Ok(None);
         }
         let mut failure = None;
-        for owner in self.registry.owners(&request.id)? {
+        for owner in self.resources.owners(&request.id)? {
             let Ok(addon) = self.addon(&owner) else { continue };
             let credentials = match self.credentials(&addon) {
                 Ok(credentials) => credentials,
@@ -344,24 +339,24 @@ impl Provisioning<'_> {
         failure.map_or(Ok(None), Err)
     }
 
-    fn resource(&self, addon: &AddonRow, id: &str) -> Result<Resource, ProvisioningError> {
+    fn resource(&self, addon: &InstalledAddon, id: &str) -> Result<Resource, ProvisioningError> {
         let none = || ProvisioningError::NoResource { addon: addon.id.clone(), id: id.to_owned() };
-        self.registry.resource(&addon.id, id)?.ok_or_else(none)
+        self.resources.resource(&addon.id, id)?.ok_or_else(none)
     }
 
-    fn lock(&self, addon: &str, key: &str) -> Result<Lock, ProvisioningError> {
-        let lock = Lock::of(&self.locks, "resource", [addon, key], PATIENCE).map_err(ProvisioningError::Lock)?;
+    fn lock(&self, addon: &str, key: &str) -> Result<Guard, ProvisioningError> {
+        let lock = self.coordination.lock(&LockName::Resource { addon, key }, PATIENCE)?;
         lock.ok_or(ProvisioningError::Busy(PATIENCE))
     }
 }
 
-/// What an add-on answered, if it may answer so.
 /// A hook that returned what only another hook does.
-fn other_reply(addon: &AddonRow) -> ProvisioningError {
+fn other_reply(addon: &InstalledAddon) -> ProvisioningError {
     ProvisioningError::BadAnswer { addon: addon.id.clone(), problem: "what another hook returns".to_owned() }
 }
 
-fn check(addon: &AddonRow, made: Provisioned) -> Result<Provisioned, String> {
+/// What an add-on answered, if it may answer so.
+fn check(addon: &InstalledAddon, made: Provisioned) -> Result<Provisioned, String> {
     let id = made.id.as_str();
     if id.is_empty() || id.len() > LONGEST_ID || id.chars().any(char::is_control) {
         return Err(format!("an id that has not 1 to {LONGEST_ID} bytes, or control characters"));
@@ -379,14 +374,14 @@ fn check(addon: &AddonRow, made: Provisioned) -> Result<Provisioned, String> {
 }
 
 /// A resource with those variables alone that the add-on declares: an older version may have declared others.
-fn declared(addon: &AddonRow, mut resource: Resource) -> Resource {
+fn declared(addon: &InstalledAddon, mut resource: Resource) -> Resource {
     resource.config.retain(|name, _| addon.config_vars.contains(name));
     resource.config_vars.retain(|name| addon.config_vars.contains(name));
     resource
 }
 
 /// A configuration has no variables but those that package.json declares.
-fn check_config(addon: &AddonRow, config: &AddonConfig) -> Result<(), String> {
+fn check_config(addon: &InstalledAddon, config: &AddonConfig) -> Result<(), String> {
     if let Some(unknown) = config.keys().find(|name| !addon.config_vars.contains(name)) {
         let known = addon.config_vars.join(", ");
         return Err(format!("the variable {unknown:?}, which package.json doesn't declare (it declares {known})"));

@@ -1,6 +1,8 @@
 //! Who a platform is, and whom it sent.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
+
+use billhook_model::{Moment, text::hex};
 
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
@@ -18,8 +20,8 @@ pub(crate) fn is_same(left: &str, right: &str) -> bool {
 }
 
 /// Whether a sign-on is of now.
-pub(super) fn is_recent(timestamp: &str) -> bool {
-    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs();
+pub(super) fn is_recent(timestamp: &str, now: Moment) -> bool {
+    let now = now.seconds().unsigned_abs();
     let is_number = !timestamp.is_empty() && timestamp.bytes().all(|byte| byte.is_ascii_digit());
     is_number && timestamp.parse::<u64>().is_ok_and(|then| then.abs_diff(now) <= GOOD_FOR.as_secs())
 }
@@ -28,8 +30,7 @@ pub(super) fn is_recent(timestamp: &str) -> bool {
 pub(super) fn is_signed(request: &SignOnRequest, salt: &str) -> bool {
     let SignOnRequest { id, timestamp, token, .. } = request;
     let digest = Sha1::digest(format!("{id}:{salt}:{timestamp}"));
-    let expected: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    is_same(&expected, &token.to_ascii_lowercase())
+    is_same(&hex(&digest), &token.to_ascii_lowercase())
 }
 
 #[cfg(test)]
@@ -59,7 +60,7 @@ mod tests {
 
     #[test]
     fn a_sign_on_is_good_for_five_minutes() {
-        let now = SystemTime::UNIX_EPOCH.elapsed().expect("after 1970").as_secs();
+        let now: u64 = 1_700_000_000;
         for (timestamp, expected) in [
             (now.to_string(), true),
             ((now - 290).to_string(), true),
@@ -71,7 +72,7 @@ mod tests {
             (format!("+{now}"), false),
             ("99999999999999999999".to_owned(), false),
         ] {
-            assert_eq!(is_recent(&timestamp), expected, "{timestamp}");
+            assert_eq!(is_recent(&timestamp, Moment::from_seconds(1_700_000_000)), expected, "{timestamp}");
         }
     }
 }

@@ -7,7 +7,7 @@ use billhook_plugin_api::{
     call::{HookCall, HookReply},
 };
 
-use crate::disk::DiskTrouble;
+use billhook_machine::disk::DiskTrouble;
 
 /// A plugin that takes calls, wherever it runs.
 pub(crate) trait Instance: Send + Sync {

@@ -18,7 +18,7 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
 };
 
-use super::settings::{Confinement, WorkerLimits};
+use billhook_model::{Confinement, WorkerLimits};
 
 /// What a process is confined to.
 pub(super) struct Bounds<'a> {

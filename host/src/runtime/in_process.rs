@@ -13,7 +13,8 @@ use billhook_plugin_api::{
     call::{HookCall, HookReply},
 };
 
-use crate::{disk, package::ModuleInfo};
+use billhook_machine::disk;
+use billhook_model::ModuleInfo;
 
 /// Why a module can't be loaded into this process.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -53,7 +54,7 @@ impl Library {
         };
         // SAFETY: the library is never closed. That the symbol is what the attribute makes was checked by the record in
         // the file, as far as anyone can check it without running code.
-        let module = unsafe { LoadedModule::from_entry(address, expected.is_newer_than_host()) };
+        let module = unsafe { LoadedModule::from_entry(address, crate::package::is_newer_than_host(expected)) };
         let module = module.map_err(|error| {
             if let Some(report) = error.report {
                 tracing::debug!(path = %path.display(), "the interfaces differ: {report}");

@@ -13,7 +13,6 @@ pub(crate) mod overdue;
 mod plugin;
 mod script;
 mod services;
-mod settings;
 mod starter;
 #[cfg(target_os = "linux")]
 mod supervisor;
@@ -33,7 +32,6 @@ pub use last_words::keep_last_words;
 pub(crate) use plugin::InProcess;
 pub(crate) use script::{Script, ScriptEnd, ScriptExit, run_script};
 pub(crate) use services::{PluginServices, StateStore};
-pub use settings::{Confinement, HookSettings, Isolation, RuntimeSettings, WorkerLimits};
 pub use trial::{Stage, TrialError};
 pub(crate) use trial::{ThrowAwayState, Trial, TrialOutcome, run as run_trial, try_module};
 #[cfg(not(target_os = "linux"))]

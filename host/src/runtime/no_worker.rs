@@ -10,7 +10,7 @@ use std::{
 use billhook_plugin_api::call::{HookCall, HookReply};
 
 use super::{
-    Confinement, PluginServices, RuntimeSettings, TrialError, TrialOutcome,
+    Confinement, PluginServices, RunPolicy, TrialError, TrialOutcome,
     call::{CallFailure, Fault, Instance},
     child::ChildProgram,
 };
@@ -25,7 +25,7 @@ pub(crate) struct WorkerConfig {
     pub(crate) library: PathBuf,
     pub(crate) module: ModuleInfo,
     pub(crate) services: Arc<PluginServices>,
-    pub(crate) runtime: RuntimeSettings,
+    pub(crate) runtime: RunPolicy,
     pub(crate) start_limit: Duration,
 }
 

@@ -16,7 +16,7 @@ use super::{
     trial::how_it_ended,
 };
 #[cfg(target_os = "linux")]
-use crate::disk;
+use billhook_machine::disk;
 
 /// What is run.
 pub(crate) struct Script<'a> {

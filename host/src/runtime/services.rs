@@ -7,7 +7,7 @@ use billhook_plugin_api::{
     abi::services::{HostServices, check_state_size},
 };
 
-use crate::shown::visible;
+use billhook_model::text::visible;
 
 /// Where plugins' state is kept.
 pub(crate) trait StateStore: Send + Sync + 'static {

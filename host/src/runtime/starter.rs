@@ -8,7 +8,7 @@ use std::{
     thread,
 };
 
-use crate::disk;
+use billhook_machine::disk;
 
 type Job = Box<dyn FnOnce() + Send>;
 

@@ -20,7 +20,8 @@ use billhook_plugin_api::{
 use serde::{Deserialize, Serialize};
 
 use super::{ChildProgram, Library, PluginServices, StateStore, child};
-use crate::{disk, package::ModuleInfo, private, shown::visible};
+use billhook_machine::{disk, private};
+use billhook_model::{ModuleInfo, text::visible};
 
 /// Why a module that was tried can't be used.
 #[derive(Debug, thiserror::Error)]

@@ -8,7 +8,7 @@ use axum::{
 };
 
 use super::{problem::Problem, state::App};
-use crate::{Scope, Token};
+use crate::{Host, Scope, Token};
 
 /// How a client proves who it is.
 const BEARER: &str = "Bearer realm=\"billhook\"";
@@ -87,9 +87,9 @@ pub(super) async fn by_token(app: &App, text: &str, peer: IpAddr) -> Result<Clie
 /// Guesses are counted for each token: whoever guesses at one that doesn't exist keeps nobody out who has one, also where both come
 /// from one address.
 fn by_known_token(app: &App, text: &str, peer: IpAddr) -> Option<Result<Client, Problem>> {
-    let token = app.token(Token::id_of(text)?)?;
+    let token = app.token(Host::token_id(text)?)?;
     let guessed = format!("token {}", token.id);
-    Some(must_not_wait(app, peer, &guessed).and_then(|()| match token.is(text) {
+    Some(must_not_wait(app, peer, &guessed).and_then(|()| match app.host.is_token(&token, text) {
         true => Ok(Client { scope: token.scope, token: Some(token) }),
         false => Err(wrong(app, peer, &guessed)),
     }))

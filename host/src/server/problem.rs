@@ -14,9 +14,10 @@ use utoipa::ToSchema;
 
 use super::options::ProvisioningOptions;
 use crate::{
-    BundleError, DiskTrouble, EventError, HookError, HostError, ProvisioningError, RegistryError, TrialError,
-    UsageError,
+    BundleError, DiskTrouble, EventError, HookError, HostError, ProvisioningError, StoreError, StoreErrorKind,
+    TrialError, UsageError,
     package::{CheckErrors, ManifestError},
+    text::with_causes,
 };
 
 /// Why a request came to nothing.
@@ -212,8 +213,8 @@ impl Problem {
         DiskTrouble::of(error).map(|trouble| Self::of_disk(trouble, error))
     }
 
-    fn of_disk(trouble: DiskTrouble, error: &dyn Error) -> Self {
-        tracing::error!("{error}");
+    fn of_disk(trouble: DiskTrouble, error: &(dyn Error + 'static)) -> Self {
+        tracing::error!("{}", with_causes(error));
         let status = StatusCode::from_u16(trouble.status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
         let after = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(DISK_RETRY);
         Problem::new(status, trouble.to_string()).after(after).with("kind", trouble.name())
@@ -234,8 +235,16 @@ fn public(error: &HostError) -> String {
             "the server's home is mounted noexec: no plugin can be run from it".to_owned()
         }
         HostError::GroupWritable { .. } => "the server's home can be written to by its group".to_owned(),
-        HostError::Registry(RegistryError::Open { .. }) => "the registry can't be opened".to_owned(),
-        error => error.to_string(),
+        HostError::Store(error) => public_store(error),
+        error => with_causes(error),
+    }
+}
+
+/// The same of what is kept.
+fn public_store(error: &StoreError) -> String {
+    match error.kind() {
+        StoreErrorKind::Open => "the registry can't be opened".to_owned(),
+        _ => with_causes(error),
     }
 }
 
@@ -266,14 +275,14 @@ impl From<HostError> for Problem {
             | HostError::SettingsRefused { .. }
             | HostError::NotInHistory { .. }
             | HostError::SettingsTooLarge { .. }
-            | HostError::RuntimeSettings { .. }
+            | HostError::RunPolicy { .. }
             | HostError::OtherPlugin { .. }
             | HostError::TokenName => StatusCode::UNPROCESSABLE_ENTITY,
             HostError::SettingsNotJson(_) => StatusCode::BAD_REQUEST,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
         if status == StatusCode::INTERNAL_SERVER_ERROR {
-            tracing::error!("{error}");
+            tracing::error!("{}", with_causes(&error));
         }
         let nevertheless = match &error {
             HostError::InUse { .. } => "; nothing was removed, which force=true does nevertheless",
@@ -307,7 +316,7 @@ impl From<EventError> for Problem {
         if let Some(problem) = Problem::of_server(&error) {
             return problem;
         }
-        let detail = error.to_string();
+        let detail = with_causes(&error);
         let status = match error {
             EventError::NoHandler { .. } | EventError::NoDelivery { .. } | EventError::NoOwnEvent { .. } => {
                 StatusCode::NOT_FOUND
@@ -330,7 +339,7 @@ impl From<EventError> for Problem {
                 return problem.with("handler", forbidden.handler).with("outcome", "refused");
             }
             EventError::Host(error) => return error.into(),
-            EventError::Log(ref error) if error.is_too_long() => StatusCode::SERVICE_UNAVAILABLE,
+            EventError::Store(ref error) if error.kind() == StoreErrorKind::TooLong => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Problem::new(status, detail)
@@ -358,7 +367,7 @@ impl From<UsageError> for Problem {
                 Problem::new(status, "this server has no usage API; [usage_api] in its configuration names one")
             }
             UsageError::Busy(_) => Problem::busy(status, error.to_string(), 5),
-            error => Problem::new(status, error.to_string()),
+            error => Problem::new(status, with_causes(&error)),
         }
     }
 }
@@ -391,7 +400,7 @@ impl From<ProvisioningError> for Problem {
             other => matches!(other, ProvisioningError::NoAddon { .. } | ProvisioningError::NoResource { .. }),
         };
         if !is_for_customer {
-            tracing::error!("an add-on failed: {error}");
+            tracing::error!("an add-on failed: {}", with_causes(&error));
         }
         let (detail, after) = match &error {
             ProvisioningError::Refused(refusal) if is_for_customer => {

@@ -389,7 +389,7 @@ async fn admit(app: &App, peer: IpAddr, form: SignOnForm) -> Result<Response, Re
     let nav_data = if nav_data.is_empty() { nav_data_too } else { nav_data };
     let nobody = || Problem::new(StatusCode::FORBIDDEN, "nobody vouches for this sign-on, or it is too old");
     // One that comes too late is none, whoever vouches for it.
-    if !SignOnRequest::is_recent(&timestamp) {
+    if !SignOnRequest::is_recent(&timestamp, app.host.now()) {
         return Err(nobody().into());
     }
     let wait = |guessed: &str| match app.failures.must_wait(peer, guessed) {

@@ -24,7 +24,7 @@ use super::{
     problem::{self, Problem},
     state::App,
 };
-use crate::shown::visible;
+use billhook_model::text::visible;
 
 /// What isn't written otherwise in a part of an address (RFC 3986, section 2.3).
 pub(super) const UNRESERVED: &percent_encoding::AsciiSet =

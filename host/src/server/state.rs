@@ -168,7 +168,7 @@ impl Shared {
 
     /// A token that was shown before, if it still counts.
     pub(super) fn token_by_id(&self, id: &str) -> Option<Arc<Token>> {
-        self.token(id).filter(|token| !token.is_expired())
+        self.token(id).filter(|token| !token.is_expired(self.host.now()))
     }
 
     fn tokens(&self) -> Arc<Tokens> {

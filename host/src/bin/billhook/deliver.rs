@@ -53,7 +53,7 @@ pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> an
     }
     host.stop_deliveries(LAST_WAIT);
     shown.end();
-    let dead = DeliveryFilter { status: Some(DeliveryStatus::Dead), limit: 1_000, ..DeliveryFilter::default() };
+    let dead = DeliveryFilter { status: Some(DeliveryStatus::Dead), limit: Some(1_000), ..DeliveryFilter::default() };
     let dead = host.deliveries(&dead)?.len();
     if dead > 0 {
         let more = if dead == 1_000 { " or more" } else { "" };
@@ -71,7 +71,8 @@ struct Shown {
 impl Shown {
     /// Begins with what is delivered from now on.
     fn start(host: &Arc<Host>, output: Output) -> io::Result<Self> {
-        let newest = host.executions(&ExecutionFilter { limit: 1, ..ExecutionFilter::default() }).unwrap_or_default();
+        let newest =
+            host.executions(&ExecutionFilter { limit: Some(1), ..ExecutionFilter::default() }).unwrap_or_default();
         let mut after = newest.first().map_or(0, |execution| execution.id);
         let is_last = Arc::new(AtomicBool::new(false));
         let (host, last) = (Arc::clone(host), Arc::clone(&is_last));

@@ -119,7 +119,7 @@ fn text(answer: &Answer, left_to_others: bool, waiting: &[String]) -> String {
                 None if waiting.contains(listener) => "waits: the listener takes nothing now".to_owned(),
                 None => "not attempted yet, and left to a running host".to_owned(),
             },
-            _ => status.name().to_owned(),
+            _ => status.to_string(),
         };
         lines.push(format!("delivery {number} to {} {listener}: {outcome}", delivery.kind.name()));
     }

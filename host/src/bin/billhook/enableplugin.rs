@@ -1,6 +1,6 @@
 //! `billhook enableplugin ID`
 
-use billhook::Status;
+use billhook::PluginStatus;
 
 use crate::{Global, PluginId, output::Output};
 
@@ -13,7 +13,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> anyhow::Result<()> {
     let plugin = global.host()?.set_enabled(&arguments.plugin.id, true)?;
     output.answer(&plugin, |plugin| match plugin.status {
-        Status::NeedsSettings => format!("{} is enabled, and needs settings: setplugin gives it some", plugin.id),
+        PluginStatus::NeedsSettings => format!("{} is enabled, and needs settings: setplugin gives it some", plugin.id),
         _ => format!("{} is enabled", plugin.id),
     })
 }

@@ -3,18 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use billhook::{Handler, HandlerStatus, Mode, OnFailure, Task};
-use clap::ValueEnum;
 
-use crate::{read_text, times::milliseconds};
+use crate::{choice::choice, read_text, times::milliseconds};
 
 #[derive(clap::Args)]
 pub(crate) struct HandlerOptions {
     /// When it is called: before, where it may change or forbid, or after
-    #[arg(long, value_enum, value_name = "MODE")]
-    mode: Option<ModeArgument>,
+    #[arg(long, value_name = "MODE", value_parser = choice::<Mode>())]
+    mode: Option<Mode>,
     /// Whether it is called
-    #[arg(long, value_enum, value_name = "STATUS")]
-    pub(crate) status: Option<StatusArgument>,
+    #[arg(long, value_name = "STATUS", value_parser = choice::<HandlerStatus>())]
+    pub(crate) status: Option<HandlerStatus>,
     /// Its place among the listeners: lower ones come first; 100 unless set
     #[arg(long, value_name = "NUMBER")]
     priority: Option<u32>,
@@ -31,43 +30,14 @@ pub(crate) struct HandlerOptions {
     #[arg(long, value_name = "TIME", value_parser = milliseconds)]
     longest_pause: Option<u64>,
     /// What stands for a before handler that gives no answer: open goes on, closed forbids
-    #[arg(long, value_enum, value_name = "POLICY")]
-    on_failure: Option<OnFailureArgument>,
+    #[arg(long, value_name = "POLICY", value_parser = choice::<OnFailure>())]
+    on_failure: Option<OnFailure>,
     /// The name of an environment variable that a script gets; may be repeated
     #[arg(long, value_name = "NAME")]
     env: Vec<String>,
     /// A file that holds nothing but the key that calls over HTTP are signed with
     #[arg(long, value_name = "FILE")]
     secret_file: Option<PathBuf>,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum ModeArgument {
-    Before,
-    After,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-pub(crate) enum StatusArgument {
-    Enabled,
-    Disabled,
-    Archived,
-}
-
-impl From<StatusArgument> for HandlerStatus {
-    fn from(status: StatusArgument) -> Self {
-        match status {
-            StatusArgument::Enabled => HandlerStatus::Enabled,
-            StatusArgument::Disabled => HandlerStatus::Disabled,
-            StatusArgument::Archived => HandlerStatus::Archived,
-        }
-    }
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum OnFailureArgument {
-    Open,
-    Closed,
 }
 
 /// A task: an address, or the path of a script. Words behind the path are its arguments, unless there is a file of the whole name.
@@ -135,19 +105,13 @@ impl HandlerOptions {
     /// Sets what was given.
     pub(crate) fn apply(&self, handler: &mut Handler, secret: Option<String>) {
         if let Some(mode) = self.mode {
-            handler.mode = match mode {
-                ModeArgument::Before => Mode::Before,
-                ModeArgument::After => Mode::After,
-            };
+            handler.mode = mode;
         }
         if let Some(status) = self.status {
-            handler.status = status.into();
+            handler.status = status;
         }
         if let Some(policy) = self.on_failure {
-            handler.on_failure = match policy {
-                OnFailureArgument::Open => OnFailure::Open,
-                OnFailureArgument::Closed => OnFailure::Closed,
-            };
+            handler.on_failure = policy;
         }
         handler.priority = self.priority.unwrap_or(handler.priority);
         handler.deadline_ms = self.deadline.unwrap_or(handler.deadline_ms);

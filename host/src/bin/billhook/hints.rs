@@ -1,6 +1,6 @@
 //! What to do next about an error, in the words of the command.
 
-use billhook::{DiskTrouble, EventError, HostError, PluginUses, RegistryError, TrialError};
+use billhook::{DiskTrouble, EventError, HostError, Kept, PluginUses, StoreError, StoreErrorKind, TrialError};
 
 /// What to do next about an event, a handler or a delivery, in a line, where there is something.
 pub(crate) fn event_hint(error: &EventError) -> Option<String> {
@@ -16,11 +16,7 @@ pub(crate) fn event_hint(error: &EventError) -> Option<String> {
         EventError::NoDelivery { .. } => "listdeliveries shows them".to_owned(),
         EventError::Forbidden(_) => "nothing was recorded; log shows what the handler answered".to_owned(),
         EventError::EventInUse { name, .. } => format!("listhandlers --event {name} shows them"),
-        EventError::Ledger(_) => {
-            "if the file is damaged, stop all hosts, keep a copy, and move it away: what it had to deliver is lost then"
-                .to_owned()
-        }
-        EventError::Log(_) => "if the file is damaged, move it away: events are delivered without it".to_owned(),
+        EventError::Store(error) => return store_hint(error),
         EventError::Host(error) => return hint(error),
         _ => return None,
     })
@@ -58,9 +54,7 @@ pub(crate) fn hint(error: &HostError) -> Option<String> {
         }
         HostError::AddonTaken { plugin, .. } => format!("removeplugin {plugin}, or give this add-on another id"),
         HostError::NoToken { .. } => "token list shows them".to_owned(),
-        HostError::Registry(RegistryError::OlderInUse { .. }) => {
-            "stop the backend and every billhook on this home, and run this again".to_owned()
-        }
+        HostError::Store(error) => return store_hint(error),
         HostError::NotLoadable { .. } => {
             "restart the host, which gives it room, or run the plugin in worker processes: --isolation process"
                 .to_owned()
@@ -86,9 +80,22 @@ pub(crate) fn hint(error: &HostError) -> Option<String> {
                 .to_owned()
         }
         HostError::Home { .. } => "--home DIR or BILLHOOK_HOME names another folder".to_owned(),
-        HostError::Registry(RegistryError::Newer { .. }) => {
-            "use the billhook that made it, or another --home".to_owned()
+        _ => return None,
+    })
+}
+
+/// What to do next about what is kept.
+fn store_hint(error: &StoreError) -> Option<String> {
+    Some(match (error.kept(), error.kind()) {
+        (Kept::Registry, StoreErrorKind::OlderInUse) => {
+            "stop the backend and every billhook on this home, and run this again".to_owned()
         }
+        (Kept::Registry, StoreErrorKind::Newer) => "use the billhook that made it, or another --home".to_owned(),
+        (Kept::Ledger, _) => {
+            "if the file is damaged, stop all hosts, keep a copy, and move it away: what it had to deliver is lost then"
+                .to_owned()
+        }
+        (Kept::ExecutionLog, _) => "if the file is damaged, move it away: events are delivered without it".to_owned(),
         _ => return None,
     })
 }

@@ -1,10 +1,10 @@
 //! `billhook listdeliveries`
 
 use billhook::{Delivery, DeliveryFilter, DeliveryStatus};
-use clap::ValueEnum;
 
 use crate::{
     Global,
+    choice::choice,
     log::unheard,
     output::{Output, rows},
 };
@@ -12,8 +12,8 @@ use crate::{
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// The status
-    #[arg(long, value_enum, value_name = "STATUS")]
-    status: Option<StatusArgument>,
+    #[arg(long, value_name = "STATUS", value_parser = choice::<DeliveryStatus>())]
+    status: Option<DeliveryStatus>,
     /// The event's name
     #[arg(long, value_name = "EVENT")]
     event: Option<String>,
@@ -28,29 +28,14 @@ pub(crate) struct Arguments {
     limit: usize,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum StatusArgument {
-    Waiting,
-    Running,
-    Done,
-    Dead,
-    Discarded,
-}
-
 pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> anyhow::Result<()> {
     let host = global.host()?;
     let filter = DeliveryFilter {
         event: arguments.event.as_deref().map(|event| named(&host, event)).transpose()?,
         listener: arguments.listener.clone(),
         object: arguments.object.clone(),
-        limit: arguments.limit,
-        status: arguments.status.map(|status| match status {
-            StatusArgument::Waiting => DeliveryStatus::Waiting,
-            StatusArgument::Running => DeliveryStatus::Running,
-            StatusArgument::Done => DeliveryStatus::Done,
-            StatusArgument::Dead => DeliveryStatus::Dead,
-            StatusArgument::Discarded => DeliveryStatus::Discarded,
-        }),
+        limit: at_most(arguments.limit),
+        status: arguments.status,
         ..DeliveryFilter::default()
     };
     let deliveries = host.deliveries(&filter)?;
@@ -72,7 +57,7 @@ pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> an
                 delivery.event.clone(),
                 object,
                 delivery.listener.clone(),
-                delivery.status.name().to_owned(),
+                delivery.status.to_string(),
                 delivery.attempts.to_string(),
                 delivery.problem.clone().unwrap_or_default(),
             ]
@@ -80,6 +65,11 @@ pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> an
         let titles = ["Delivery", "Event", "Object", "Listener", "Status", "Attempts", "Problem"];
         rows(terminal, &titles, deliveries.iter().map(cells))
     })
+}
+
+/// How many are asked for, where 0 stands for all.
+pub(crate) fn at_most(limit: usize) -> Option<usize> {
+    Some(limit).filter(|limit| *limit > 0)
 }
 
 /// The name that an event has, of whatever spelling.

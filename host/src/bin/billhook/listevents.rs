@@ -17,7 +17,7 @@ pub(crate) fn run(global: &Global, output: &Output) -> anyhow::Result<()> {
     output.answer(&events, |events| {
         let cells = |event: &EventInfo| {
             let about = event.alias.clone().unwrap_or_else(|| event.description.clone());
-            vec![event.name.clone(), event.kind.name().to_owned(), about]
+            vec![event.name.clone(), event.kind.to_string(), about]
         };
         rows(terminal, &["Event", "Kind", "About"], events.iter().map(cells))
     })

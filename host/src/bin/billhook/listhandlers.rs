@@ -1,10 +1,10 @@
 //! `billhook listhandlers`
 
-use billhook::{Handler, HandlerFilter};
+use billhook::{Handler, HandlerFilter, HandlerStatus, TaskKind};
 
 use crate::{
     Global,
-    handler_options::StatusArgument,
+    choice::choice,
     output::{Output, rows},
 };
 
@@ -17,11 +17,11 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "EVENT")]
     event: Option<String>,
     /// The handler's type
-    #[arg(long = "type", value_name = "TYPE", value_parser = ["http", "script"])]
-    kind: Option<String>,
+    #[arg(long = "type", value_name = "TYPE", value_parser = choice::<TaskKind>())]
+    kind: Option<TaskKind>,
     /// The status; left out: enabled and disabled ones
-    #[arg(long, value_enum, value_name = "STATUS")]
-    status: Option<StatusArgument>,
+    #[arg(long, value_name = "STATUS", value_parser = choice::<HandlerStatus>())]
+    status: Option<HandlerStatus>,
 }
 
 pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> anyhow::Result<()> {
@@ -33,8 +33,8 @@ pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> an
     let filter = HandlerFilter {
         name: arguments.name.clone(),
         event: arguments.event.clone(),
-        kind: arguments.kind.clone(),
-        status: arguments.status.map(Into::into),
+        kind: arguments.kind,
+        status: arguments.status,
     };
     let handlers = host.handlers(&filter)?;
     let terminal = output.is_terminal();
@@ -44,7 +44,7 @@ pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> an
     output.answer(&handlers, |handlers| {
         let cells = |handler: &Handler| {
             let Handler { name, event, mode, status, priority, task, .. } = handler;
-            let (kind, task) = (task.kind().to_owned(), task.to_string());
+            let (kind, task) = (task.kind().to_string(), task.to_string());
             vec![name.clone(), event.clone(), mode.to_string(), status.to_string(), priority.to_string(), kind, task]
         };
         let titles = ["Name", "Event", "Mode", "Status", "Priority", "Type", "Task"];

@@ -24,7 +24,7 @@ pub(crate) fn run(global: &Global, output: &Output) -> anyhow::Result<()> {
 pub(crate) fn table(plugins: &[PluginSummary]) -> String {
     let cells = |plugin: &PluginSummary| {
         let PluginSummary { id, name, version, author, status, .. } = plugin.clone();
-        vec![id, name, version, author, status.name().to_owned()]
+        vec![id, name, version, author, status.to_string()]
     };
     rows(true, &["Id", "Name", "Version", "Author", "Status"], plugins.iter().map(cells))
 }
@@ -34,7 +34,7 @@ fn lines(plugins: &[PluginSummary]) -> String {
         let PluginSummary { id, name, version, author, status, .. } = plugin;
         // One plugin is one line, whatever its author is called.
         let author = author.replace(['\n', '\t'], " ");
-        format!("Name: {name} id: {id} version: {version} author: {author} status: {}", status.name())
+        format!("Name: {name} id: {id} version: {version} author: {author} status: {status}")
     };
     plugins.iter().map(line).collect::<Vec<_>>().join("\n")
 }

@@ -19,7 +19,11 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> anyhow::Result<()> {
-    let filter = ResourceFilter { addon: arguments.addon.clone(), limit: arguments.limit, ..ResourceFilter::default() };
+    let filter = ResourceFilter {
+        addon: arguments.addon.clone(),
+        limit: crate::listdeliveries::at_most(arguments.limit),
+        ..ResourceFilter::default()
+    };
     let mut resources = global.existing_host()?.map(|host| host.resources(&filter)).transpose()?.unwrap_or_default();
     resources.reverse();
     let terminal = output.is_terminal();

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use billhook::Install;
+use billhook::{Install, Isolation};
 
-use crate::{Global, IsolationArgument, about, output::Output, progress::Progress, read_settings};
+use crate::{Global, about, choice::explained_choice, output::Output, progress::Progress, read_settings};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -15,8 +15,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE")]
     settings: Option<PathBuf>,
     /// Where the plugin runs; an upgrade leaves it where it is
-    #[arg(long, value_enum, value_name = "WHERE")]
-    isolation: Option<IsolationArgument>,
+    #[arg(long, value_name = "WHERE", value_parser = explained_choice::<Isolation>())]
+    isolation: Option<Isolation>,
     /// Upgrade also if the package is by another author, or spells its name differently; and take over an add-on's
     /// resources that another plugin made
     #[arg(long)]
@@ -27,12 +27,8 @@ pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> an
     let settings = read_settings(arguments.settings.as_deref())?;
     let host = global.new_host()?;
     let progress = Progress::start(format!("installing {}", arguments.package.display()));
-    let install = Install {
-        plugin: None,
-        settings: settings.as_deref(),
-        force: arguments.force,
-        isolation: arguments.isolation.map(Into::into),
-    };
+    let install =
+        Install { plugin: None, settings: settings.as_deref(), force: arguments.force, isolation: arguments.isolation };
     let installed = host.install(&arguments.package, &install).map_err(about(&arguments.package));
     drop(progress);
     let installed = installed?;

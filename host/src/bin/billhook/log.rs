@@ -2,11 +2,12 @@
 
 use std::{thread, time::Duration};
 
-use billhook::{Execution, ExecutionFilter, ExecutionStatus, Host, parse_moment};
-use clap::ValueEnum;
+use billhook::{Clock, Execution, ExecutionFilter, ExecutionStatus, Host, MachineClock, Moment, parse_moment};
 
 use crate::{
-    Global, listdeliveries,
+    Global,
+    choice::choice,
+    listdeliveries::{at_most, named},
     output::{Output, rows},
     streams,
     times::{date, took},
@@ -21,17 +22,17 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "NAME")]
     listener: Option<String>,
     /// How it ended
-    #[arg(long, value_enum, value_name = "STATUS")]
-    status: Option<StatusArgument>,
+    #[arg(long, value_name = "STATUS", value_parser = choice::<ExecutionStatus>())]
+    status: Option<ExecutionStatus>,
     /// The object's id
     #[arg(long, value_name = "ID")]
     object: Option<String>,
     /// Not before this: a date, or how long ago, such as 15m
-    #[arg(long, value_name = "TIME", value_parser = parse_moment)]
-    since: Option<i64>,
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    since: Option<Moment>,
     /// Before this: a date, or how long ago
-    #[arg(long, value_name = "TIME", value_parser = parse_moment)]
-    until: Option<i64>,
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    until: Option<Moment>,
     /// At most so many, the newest; 0 for all
     #[arg(long, value_name = "NUMBER", default_value_t = 100)]
     limit: usize,
@@ -40,13 +41,8 @@ pub(crate) struct Arguments {
     follow: bool,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum StatusArgument {
-    Success,
-    Forbidden,
-    Failed,
-    TimedOut,
-    Unknown,
+fn moment(text: &str) -> Result<Moment, String> {
+    parse_moment(text, MachineClock.now())
 }
 
 /// How often it is looked whether something came.
@@ -55,19 +51,13 @@ const LOOK: Duration = Duration::from_millis(200);
 pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> anyhow::Result<()> {
     let host = global.host()?;
     let filter = ExecutionFilter {
-        event: arguments.event.as_deref().map(|event| listdeliveries::named(&host, event)).transpose()?,
+        event: arguments.event.as_deref().map(|event| named(&host, event)).transpose()?,
         listener: arguments.listener.clone(),
         object: arguments.object.clone(),
         since: arguments.since,
         until: arguments.until,
-        limit: arguments.limit,
-        status: arguments.status.map(|status| match status {
-            StatusArgument::Success => ExecutionStatus::Success,
-            StatusArgument::Forbidden => ExecutionStatus::Forbidden,
-            StatusArgument::Failed => ExecutionStatus::Failed,
-            StatusArgument::TimedOut => ExecutionStatus::TimedOut,
-            StatusArgument::Unknown => ExecutionStatus::Unknown,
-        }),
+        limit: at_most(arguments.limit),
+        status: arguments.status,
         ..ExecutionFilter::default()
     };
     let mut executions = host.executions(&filter)?;
@@ -89,7 +79,7 @@ pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> an
         });
     }
     // Where nothing was found, later ones may still be.
-    let newest = host.executions(&ExecutionFilter { limit: 1, ..ExecutionFilter::default() })?;
+    let newest = host.executions(&ExecutionFilter { limit: Some(1), ..ExecutionFilter::default() })?;
     let mut after = newest.first().map_or(0, |execution| execution.id);
     loop {
         for execution in &executions {
@@ -100,7 +90,7 @@ pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> an
             return Ok(());
         }
         thread::sleep(LOOK);
-        executions = host.executions(&ExecutionFilter { after: Some(after), limit: 0, ..filter.clone() })?;
+        executions = host.executions(&ExecutionFilter { after: Some(after), limit: None, ..filter.clone() })?;
     }
 }
 
@@ -122,7 +112,7 @@ fn cells(execution: &Execution) -> Vec<String> {
         execution.object_id.clone(),
         execution.listener.clone(),
         execution.attempt.to_string(),
-        execution.status.name().to_owned(),
+        execution.status.to_string(),
         took(execution.duration_us),
         execution.error.clone().unwrap_or_default(),
     ]

@@ -4,6 +4,7 @@ mod addevent;
 mod addhandler;
 mod callplugin;
 mod checkplugin;
+mod choice;
 mod completions;
 mod config;
 mod deliver;
@@ -55,7 +56,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use billhook::{EventError, Host, HostError, HostOptions, Isolation};
+use billhook::{EventError, Host, HostError, HostOptions};
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use output::Output;
@@ -330,24 +331,6 @@ struct PluginId {
     /// The plugin's id, as listplugins shows it
     #[arg(value_name = "ID", allow_hyphen_values = true)]
     id: String,
-}
-
-/// Where a plugin runs.
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum IsolationArgument {
-    /// In the process of the host: fast, and trusted
-    InProcess,
-    /// In worker processes: whatever it does, the host lives
-    Process,
-}
-
-impl From<IsolationArgument> for Isolation {
-    fn from(argument: IsolationArgument) -> Self {
-        match argument {
-            IsolationArgument::InProcess => Isolation::InProcess,
-            IsolationArgument::Process => Isolation::Process,
-        }
-    }
 }
 
 /// Does something with each of several deliveries, whatever becomes of the others. Answers those with which it went through, and the

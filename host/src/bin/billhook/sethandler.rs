@@ -57,7 +57,7 @@ pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> an
     let mut changed = host.handler(name)?;
     set(&mut changed, None);
     options.check(&changed, words)?;
-    let handler = host.set_handler(name, |handler| set(handler, secret))?;
+    let handler = host.set_handler(name, |handler| set(handler, secret.clone()))?;
     if let Some(warning) = warning(&handler.task).filter(|_| new_task.is_some()) {
         output.note("warning", &warning);
     }

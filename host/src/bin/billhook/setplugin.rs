@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
-use billhook::{Host, HostError, RuntimeSettings, parse_located};
+use billhook::{Host, HostError, Isolation, RunPolicy, parse_located};
 
-use crate::{Global, IsolationArgument, PluginId, output::Output, progress::Progress, read_text};
+use crate::{Global, PluginId, choice::explained_choice, output::Output, progress::Progress, read_text};
 
 #[derive(clap::Args)]
 #[group(id = "change", required = true, multiple = true, args = ["settings", "isolation", "runtime", "priority"])]
@@ -16,8 +16,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE")]
     settings: Option<PathBuf>,
     /// Where the plugin runs
-    #[arg(long, value_enum, value_name = "WHERE")]
-    isolation: Option<IsolationArgument>,
+    #[arg(long, value_name = "WHERE", value_parser = explained_choice::<Isolation>())]
+    isolation: Option<Isolation>,
     /// How the plugin is run: a JSON file of deadlines, workers and limits, which replaces what was set before
     #[arg(long, value_name = "FILE")]
     runtime: Option<PathBuf>,
@@ -60,7 +60,7 @@ pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> an
 }
 
 /// How the plugin is to be run, if that is to change.
-fn runtime(arguments: &Arguments, host: &Host) -> anyhow::Result<Option<RuntimeSettings>> {
+fn runtime(arguments: &Arguments, host: &Host) -> anyhow::Result<Option<RunPolicy>> {
     if arguments.runtime.is_none() && arguments.isolation.is_none() {
         return Ok(None);
     }
@@ -77,15 +77,15 @@ fn runtime(arguments: &Arguments, host: &Host) -> anyhow::Result<Option<RuntimeS
         }
     }
     if let Some(isolation) = arguments.isolation {
-        runtime.isolation = isolation.into();
+        runtime.isolation = isolation;
     }
     Ok(Some(runtime))
 }
 
-fn where_it_runs(runtime: &RuntimeSettings) -> &'static str {
+fn where_it_runs(runtime: &RunPolicy) -> &'static str {
     match runtime.isolation {
-        billhook::Isolation::InProcess => "in the process of the host",
-        billhook::Isolation::Process => "in worker processes",
+        Isolation::Process => "in worker processes",
+        _ => "in the process of the host",
     }
 }
 

@@ -43,7 +43,7 @@ fn text(shown: &Shown) -> String {
     line("date", envelope.date.as_str());
     line("object", &delivery.object_id.as_ref().map(ToString::to_string).unwrap_or_default());
     line("listener", &format!("{} {}", delivery.kind.name(), delivery.listener));
-    line("status", delivery.status.name());
+    line("status", &delivery.status.to_string());
     line("attempts", &delivery.attempts.to_string());
     if delivery.status == DeliveryStatus::Waiting {
         line("due", &date(delivery.due));
@@ -54,7 +54,7 @@ fn text(shown: &Shown) -> String {
     for execution in executions {
         let error = execution.error.as_deref().map(|error| format!(": {error}")).unwrap_or_default();
         let (when, long) = (date(execution.date), took(execution.duration_us));
-        let attempt = format!("{when} {} after {long}{error}", execution.status.name());
+        let attempt = format!("{when} {} after {long}{error}", execution.status);
         line(&format!("attempt {}", execution.attempt), &attempt);
         line("  answered", execution.response.as_deref().unwrap_or_default());
     }

@@ -35,7 +35,7 @@ fn text(handler: &Handler) -> String {
     line("mode", handler.mode.to_string());
     line("status", handler.status.to_string());
     line("priority", handler.priority.to_string());
-    line("type", handler.task.kind().to_owned());
+    line("type", handler.task.kind().to_string());
     line("task", handler.task.to_string());
     line("deadline", time(handler.deadline_ms));
     if handler.mode == Mode::Before {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use billhook::{Host, Isolation, PendingSpec, PluginDetails, RuntimeSettings, UsageSpecState};
+use billhook::{Host, Isolation, PendingSpec, PluginDetails, RunPolicy, UsageSpecState};
 
 use crate::{Global, PluginId, output::Output};
 
@@ -29,7 +29,7 @@ fn text(plugin: &PluginDetails) -> String {
     line("name", &summary.name);
     line("version", &summary.version);
     line("author", &summary.author);
-    line("status", summary.status.name());
+    line("status", &summary.status.to_string());
     line("because", plugin.needs_settings.as_deref().or(plugin.quarantined.as_deref()).unwrap_or_default());
     let older: Vec<String> = plugin.history.iter().rev().skip(1).map(|entry| entry.version.clone()).collect();
     line("older", &list(&older));
@@ -59,8 +59,8 @@ fn text(plugin: &PluginDetails) -> String {
 /// Where and how it runs, but for what is as it is unless set.
 fn runs(plugin: &PluginDetails) -> String {
     let place = match plugin.runtime.isolation {
-        Isolation::InProcess => "in the process of the host",
         Isolation::Process => "in worker processes",
+        _ => "in the process of the host",
     };
     let mut text = place.to_owned();
     if plugin.runtime.isolation == Isolation::Process {
@@ -71,7 +71,7 @@ fn runs(plugin: &PluginDetails) -> String {
         }
     }
     let set = serde_json::to_value(&plugin.runtime).unwrap_or_default();
-    let unless_set = serde_json::to_value(RuntimeSettings::default()).unwrap_or_default();
+    let unless_set = serde_json::to_value(RunPolicy::default()).unwrap_or_default();
     for (name, value) in set.as_object().into_iter().flatten() {
         if name != "isolation" && unless_set.get(name) != Some(value) {
             let _ = write!(text, "\n{name}: {value}");
@@ -86,6 +86,6 @@ fn usage_spec(spec: &UsageSpecState) -> String {
     match spec.pending {
         None => format!("{} is at {}", spec.name, spec.href.as_deref().unwrap_or_default()),
         Some(PendingSpec::Create) => format!("{} is not there yet{why}", spec.name),
-        Some(PendingSpec::Delete) => format!("{} is still to be deleted{why}", spec.name),
+        Some(_) => format!("{} is still to be deleted{why}", spec.name),
     }
 }

@@ -1,6 +1,6 @@
 //! Times as people write and read them.
 
-use std::time::{Duration, UNIX_EPOCH};
+use billhook::Moment;
 
 /// Reads a time such as `500ms`, `10s` or `2m`, as milliseconds.
 pub(crate) fn milliseconds(text: &str) -> Result<u64, String> {
@@ -14,10 +14,9 @@ pub(crate) fn lasting(text: &str) -> Result<u64, String> {
     u64::try_from(time.as_millis()).map_err(|_| "it is too long".to_owned())
 }
 
-/// A moment in milliseconds since 1970, as RFC 3339 has it.
-pub(crate) fn date(moment: i64) -> String {
-    let moment = UNIX_EPOCH + Duration::from_millis(moment.unsigned_abs());
-    humantime::format_rfc3339_millis(moment).to_string()
+/// A moment as RFC 3339 has it, to the millisecond.
+pub(crate) fn date(moment: Moment) -> String {
+    humantime::format_rfc3339_millis(moment.max(Moment::default()).into()).to_string()
 }
 
 /// How long something took.

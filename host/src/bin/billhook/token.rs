@@ -1,11 +1,14 @@
 //! `billhook token create | list | remove`
 
-use billhook::{Scope, Token};
-use clap::{Subcommand, ValueEnum};
+use std::time::Duration;
+
+use billhook::{Clock, MachineClock, Scope, Token};
+use clap::Subcommand;
 use serde::Serialize;
 
 use crate::{
     Global,
+    choice::explained_choice,
     output::{Output, rows},
     times::{date, lasting},
 };
@@ -21,8 +24,8 @@ enum Verb {
     /// Make a token, and print it: it is shown once and kept nowhere
     Create {
         /// What it allows; each scope allows what those before it do
-        #[arg(long, value_enum, value_name = "SCOPE")]
-        scope: ScopeArgument,
+        #[arg(long, value_name = "SCOPE", value_parser = explained_choice::<Scope>())]
+        scope: Scope,
         /// What you call it, to know it again
         #[arg(long, value_name = "NAME", default_value = "unnamed")]
         name: String,
@@ -40,16 +43,6 @@ enum Verb {
     },
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum ScopeArgument {
-    /// To look at everything
-    Read,
-    /// Also to call hooks, notify, emit events, and tell which assets are in use
-    Emit,
-    /// Also to change what is installed and set
-    Manage,
-}
-
 #[derive(Serialize)]
 struct Created {
     token: String,
@@ -60,18 +53,12 @@ struct Created {
 pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> anyhow::Result<()> {
     match &arguments.verb {
         Verb::Create { scope, name, expires } => {
-            let scope = match scope {
-                ScopeArgument::Read => Scope::Read,
-                ScopeArgument::Emit => Scope::Emit,
-                ScopeArgument::Manage => Scope::Manage,
-            };
-            let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs();
-            let until = |lasts: u64| i64::try_from(now.saturating_add(lasts.div_ceil(1000))).unwrap_or(i64::MAX);
+            let until = |lasts: u64| MachineClock.now().after(Duration::from_millis(lasts));
             let home = global.home()?;
             if !home.join("registry.db").exists() {
                 output.note("note", &format!("there is no home at {} yet: a new one is made", home.display()));
             }
-            let (about, token) = global.new_host()?.create_token(name, scope, expires.map(until))?;
+            let (about, token) = global.new_host()?.create_token(name, *scope, expires.map(until))?;
             output.answer(&Created { token, about }, |created| created.token.clone())
         }
         Verb::List => {
@@ -94,9 +81,9 @@ fn cells(token: &Token) -> Vec<String> {
         token.id.clone(),
         token.name.clone(),
         token.scope.name().to_owned(),
-        date(token.created * 1000),
+        date(token.created),
         token.expires.map_or_else(String::new, |expires| {
-            date(expires * 1000) + if token.is_expired() { " (expired)" } else { "" }
+            date(expires) + if token.is_expired(MachineClock.now()) { " (expired)" } else { "" }
         }),
     ]
 }

@@ -16,7 +16,7 @@ use std::{
 
 use uuid::Uuid;
 
-use crate::private;
+use billhook_machine::private;
 
 /// What folders in use are called, ones that are being made, and the one that holds what was moved aside.
 const WORKER: &str = "worker-";

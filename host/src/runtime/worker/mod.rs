@@ -30,10 +30,10 @@ use super::{
     call::{CallFailure, Fault, FaultKind, Instance},
     child::{ChildProgram, is_shortage},
     plugin::timed_out,
-    settings::RuntimeSettings,
     trial::{Stage, check_usage_specs, may_load},
 };
-use crate::{disk::DiskTrouble, package::ModuleInfo};
+use billhook_machine::disk::DiskTrouble;
+use billhook_model::{ModuleInfo, RunPolicy};
 use child::{Failure, NotStarted, Process, Start, Worker};
 pub(crate) use folder::tidy;
 pub(crate) use process::run;
@@ -47,7 +47,7 @@ pub(crate) struct WorkerConfig {
     pub(crate) library: PathBuf,
     pub(crate) module: ModuleInfo,
     pub(crate) services: Arc<PluginServices>,
-    pub(crate) runtime: RuntimeSettings,
+    pub(crate) runtime: RunPolicy,
     /// How long loading the plugin may take.
     pub(crate) start_limit: Duration,
 }

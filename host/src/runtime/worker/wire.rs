@@ -14,8 +14,8 @@ use billhook_plugin_api::{
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::super::settings::{Confinement, WorkerLimits};
 use crate::package::ModuleInfo;
+use billhook_model::{Confinement, WorkerLimits};
 
 /// The version of the protocol. A worker of another one is refused.
 pub(super) const PROTOCOL: u32 = 1;

@@ -15,7 +15,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
-    Host, HostError, PluginDetails, Scope, Status,
+    Host, HostError, PluginDetails, PluginStatus, Scope,
     server::{
         operation::{Api, operation},
         problem::Problem,
@@ -97,7 +97,7 @@ fn asset_type(details: &PluginDetails, base: &str) -> Option<AssetType> {
         list.filter_map(|value| value.text().map(Cow::into_owned)).collect()
     };
     let (summary, formats) = (&details.summary, texts("formats"));
-    if formats.is_empty() || summary.status == Status::Disabled {
+    if formats.is_empty() || summary.status == PluginStatus::Disabled {
         return None;
     }
     let form = manifest.root().get("form").filter(|form| form.kind() == JsonKind::Object && !form.is_empty());

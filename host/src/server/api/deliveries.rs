@@ -11,7 +11,8 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{Page, limit};
 use crate::{
-    Delivery, DeliveryFilter, DeliveryStatus, Execution, ExecutionFilter, ExecutionStatus, Scope, parse_moment,
+    Delivery, DeliveryFilter, DeliveryStatus, Execution, ExecutionFilter, ExecutionStatus, Named, Scope, UnknownName,
+    parse_moment,
     server::{
         operation::{Api, operation},
         problem::Problem,
@@ -127,15 +128,13 @@ pub(super) fn add_to(api: &mut Api) {
     );
 }
 
-/// The value whose name was asked for.
-fn named<T: Copy>(all: &[T], name: fn(T) -> &'static str, asked: Option<String>) -> Result<Option<T>, Problem> {
-    let Some(asked) = asked else { return Ok(None) };
-    let is_named = |value: &&T| name(**value).replace(' ', "_") == asked.replace(' ', "_");
-    let unknown = || {
-        let all: Vec<&str> = all.iter().map(|value| name(*value)).collect();
-        Problem::bad_request(format!("there is no status {asked:?}; there are {}", all.join(", ")))
-    };
-    Ok(Some(*all.iter().find(is_named).ok_or_else(unknown)?))
+/// The value whose name was asked for, with spaces or without.
+fn named<T: Named>(asked: Option<String>) -> Result<Option<T>, Problem> {
+    let named = asked.map(|asked| T::of_name(&asked.replace(' ', "_"))).transpose();
+    named.map_err(|unknown| {
+        let UnknownName { name, known, .. } = unknown;
+        Problem::bad_request(format!("there is no status {name:?}; there are {}", known.join(", ")))
+    })
 }
 
 async fn list_deliveries(
@@ -144,8 +143,8 @@ async fn list_deliveries(
 ) -> Result<Json<Page<Delivery>>, Problem> {
     let most = limit(query.limit)?;
     let DeliveryQuery { status, event, event_id, listener, object, cursor, .. } = query;
-    let status = named(DeliveryStatus::ALL, DeliveryStatus::name, status)?;
-    let filter = DeliveryFilter { status, event, event_id, listener, object, before: cursor, limit: most + 1 };
+    let status = named::<DeliveryStatus>(status)?;
+    let filter = DeliveryFilter { status, event, event_id, listener, object, before: cursor, limit: Some(most + 1) };
     let found = app.search(move |host| host.deliveries(&filter)).await??;
     Ok(Json(Page::cut(found, most, |delivery| delivery.number)))
 }
@@ -173,9 +172,10 @@ async fn list_executions(
 ) -> Result<Json<Page<Execution>>, Problem> {
     let most = limit(query.limit)?;
     let ExecutionQuery { event, listener, status, object, delivery, since, until, after, cursor, .. } = query;
-    let status = named(ExecutionStatus::ALL, ExecutionStatus::name, status)?;
+    let status = named::<ExecutionStatus>(status)?;
+    let now = app.host.now();
     let moment = |name: &str, text: Option<String>| {
-        let parsed = text.map(|text| parse_moment(&text)).transpose();
+        let parsed = text.map(|text| parse_moment(&text, now)).transpose();
         parsed.map_err(|problem| Problem::bad_request(format!("{name} can't be taken: {problem}")))
     };
     let filter = ExecutionFilter {
@@ -189,7 +189,7 @@ async fn list_executions(
         // Going on with what comes, the cursor leads to later ones.
         before: cursor.filter(|_| after.is_none()),
         after: after.map(|after| cursor.map_or(after, |cursor| cursor.max(after))),
-        limit: most + 1,
+        limit: Some(most + 1),
     };
     let found = app.search(move |host| host.executions(&filter)).await??;
     Ok(Json(Page::cut(found, most, |execution| execution.id)))

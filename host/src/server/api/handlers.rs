@@ -10,7 +10,7 @@ use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
-    Handler, HandlerFilter, HandlerStatus, Mode, OnFailure, RetryPolicy, Scope, Task,
+    Handler, HandlerFilter, HandlerStatus, Mode, OnFailure, RetryPolicy, Scope, Task, UnknownName,
     server::{
         body::JsonBody,
         operation::{Api, operation},
@@ -39,7 +39,7 @@ struct HandlerQuery {
 
 /// A handler, or what is changed of one. What is left out of a new one is as with `billhook addhandler`, and of one that is
 /// there stays.
-#[derive(Debug, Default, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 struct HandlerBody {
     /// The name, which no other handler has; of a new one alone, which has to have one.
@@ -125,15 +125,17 @@ async fn list_handlers(
     Parameters(query): Parameters<HandlerQuery>,
 ) -> Result<Json<Vec<Handler>>, Problem> {
     let HandlerQuery { name, event, kind, status } = query;
-    if let Some(unknown) = kind.as_deref().filter(|kind| !["http", "script"].contains(kind)) {
-        return Err(Problem::bad_request(format!("there is no kind {unknown:?}; there are http and script")));
-    }
+    let kind = kind.map(|kind| kind.parse()).transpose();
+    let kind = kind.map_err(|unknown: UnknownName| {
+        let UnknownName { name, known, .. } = unknown;
+        Problem::bad_request(format!("there is no kind {name:?}; there are {}", known.join(" and ")))
+    })?;
     let filter = HandlerFilter { name, event, kind, status };
     Ok(Json(app.manage(move |host| host.handlers(&filter)).await??))
 }
 
 impl HandlerBody {
-    fn apply(self, handler: &mut Handler) {
+    fn apply(&self, handler: &mut Handler) {
         let HandlerBody {
             event,
             task,
@@ -146,7 +148,7 @@ impl HandlerBody {
             environment,
             secret,
             ..
-        } = self;
+        } = self.clone();
         handler.event = event.unwrap_or(std::mem::take(&mut handler.event));
         handler.mode = mode.unwrap_or(handler.mode);
         handler.status = status.unwrap_or(handler.status);

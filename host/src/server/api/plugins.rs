@@ -14,7 +14,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::{Page, limit};
 use crate::{
     Downgrade, Host, HostError, Install, Installed, Isolation, PluginDetails, PluginSummary, Resource, ResourceFilter,
-    RuntimeSettings, Scope,
+    RunPolicy, Scope,
     server::{
         auth::Client,
         body::{AnyJsonBody, JsonBody},
@@ -158,7 +158,7 @@ pub(super) fn add_to(api: &mut Api) {
     );
     api.add(
         operation(put.clone(), "/api/v1/plugins/{id}/runtime", Scope::Manage, TAG, "Run a plugin otherwise")
-            .takes::<RuntimeSettings>()
+            .takes::<RunPolicy>()
             .answers::<PluginSummary>(200, "the plugin")
             .fails(&[GONE, WRONG]),
         set_runtime,
@@ -313,7 +313,7 @@ async fn set_settings(
 async fn set_runtime(
     State(app): State<App>,
     PathPart(id): PathPart,
-    JsonBody(runtime): JsonBody<RuntimeSettings>,
+    JsonBody(runtime): JsonBody<RunPolicy>,
 ) -> Result<Json<PluginSummary>, Problem> {
     Ok(Json(app.manage(move |host| host.set_runtime(&id, &runtime)).await??))
 }
@@ -334,7 +334,7 @@ async fn resources(
 ) -> Result<Json<Page<Resource>>, Problem> {
     let most = limit(query.limit)?;
     let filter =
-        ResourceFilter { addon: query.addon, before: query.cursor, limit: most + 1, ..ResourceFilter::default() };
+        ResourceFilter { addon: query.addon, before: query.cursor, limit: Some(most + 1), ..ResourceFilter::default() };
     let found = app.manage(move |host| host.resources(&filter)).await??;
     Ok(Json(Page::cut(found, most, |resource| resource.number)))
 }

@@ -5,7 +5,7 @@ use std::fmt;
 
 use askama::filters::Escaper;
 
-use crate::shown::is_hidden;
+use billhook_model::text::is_hidden;
 
 /// Writes text so that HTML reads it as text, and that control characters, and those that turn the direction of writing,
 /// can be seen.

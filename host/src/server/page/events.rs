@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     Delivery, DeliveryFilter, DeliveryStatus, EventError, EventInfo, Execution, ExecutionFilter, ExecutionStatus,
-    NewEvent, Scope, parse_moment,
+    Named, NewEvent, Scope, parse_moment,
     server::{
         problem::Problem,
         request::{Parameters, PathPart},
@@ -168,12 +168,12 @@ async fn deliveries(
     Parameters(search): Parameters<Search>,
 ) -> Result<Response, Failure> {
     let filter = DeliveryFilter {
-        status: DeliveryStatus::ALL.iter().copied().find(|status| status.name() == search.status),
+        status: named(&search.status),
         event: asked(&search.event),
         listener: asked(&search.listener),
         object: asked(&search.object),
         before: search.cursor.parse().ok(),
-        limit: ON_PAGE + 1,
+        limit: Some(ON_PAGE + 1),
         ..DeliveryFilter::default()
     };
     let found = app.search(move |host| host.deliveries(&filter)).await;
@@ -270,7 +270,7 @@ struct Row {
     listener: String,
     kind: &'static str,
     attempt: u32,
-    status: &'static str,
+    status: String,
     /// The same, as a class of the style sheet.
     class: &'static str,
     took: String,
@@ -293,7 +293,7 @@ impl Row {
             listener: execution.listener.clone(),
             kind: execution.kind.name(),
             attempt: execution.attempt,
-            status: execution.status.name(),
+            status: execution.status.to_string(),
             class,
             took: took(execution.duration_us),
             error: execution.error.clone().unwrap_or_default(),
@@ -318,10 +318,18 @@ struct LogPage {
     dropped: u64,
 }
 
+/// The value whose name is asked for; none if nothing or anything else is.
+fn named<T: Named>(name: &str) -> Option<T> {
+    T::of_name(&name.replace(' ', "_")).ok()
+}
+
 /// What a search asks of the log, or what is wrong with it.
-fn filter(search: &Search) -> Result<ExecutionFilter, String> {
+fn filter(app: &App, search: &Search) -> Result<ExecutionFilter, String> {
     let moment = |name: &str, text: &str| {
-        asked(text).map(|text| parse_moment(&text)).transpose().map_err(|problem| format!("{name}: {problem}"))
+        asked(text)
+            .map(|text| parse_moment(&text, app.host.now()))
+            .transpose()
+            .map_err(|problem| format!("{name}: {problem}"))
     };
     Ok(ExecutionFilter {
         since: moment("Since", &search.since)?,
@@ -329,7 +337,7 @@ fn filter(search: &Search) -> Result<ExecutionFilter, String> {
         event: asked(&search.event),
         listener: asked(&search.listener),
         object: asked(&search.object),
-        status: ExecutionStatus::ALL.iter().copied().find(|status| status.name() == search.status),
+        status: named(&search.status),
         ..ExecutionFilter::default()
     })
 }
@@ -340,12 +348,12 @@ async fn log(
     Parameters(search): Parameters<Search>,
 ) -> Result<Response, Failure> {
     let before = search.cursor.parse().ok();
-    let (asked, problem) = match filter(&search) {
+    let (asked, problem) = match filter(&app, &search) {
         Ok(filter) => (filter, None),
         Err(problem) => (ExecutionFilter::default(), Some(problem)),
     };
-    let wanted = ExecutionFilter { before, limit: ON_PAGE + 1, ..asked };
-    let all = ExecutionFilter { limit: 1, ..ExecutionFilter::default() };
+    let wanted = ExecutionFilter { before, limit: Some(ON_PAGE + 1), ..asked };
+    let all = ExecutionFilter { limit: Some(1), ..ExecutionFilter::default() };
     let found = app
         .search(move |host| {
             Ok::<_, EventError>((host.executions(&all)?, host.executions(&wanted)?, host.dropped_executions()?))
@@ -381,8 +389,8 @@ async fn log_rows(
     Parameters(After { after }): Parameters<After>,
     Parameters(search): Parameters<Search>,
 ) -> Result<Json<Vec<Row>>, Problem> {
-    let asked = filter(&search).map_err(Problem::bad_request)?;
-    let wanted = ExecutionFilter { after: Some(after), limit: 200, ..asked };
+    let asked = filter(&app, &search).map_err(Problem::bad_request)?;
+    let wanted = ExecutionFilter { after: Some(after), limit: Some(200), ..asked };
     let executions = app.search(move |host| host.executions(&wanted)).await??;
     Ok(Json(executions.iter().map(Row::of).collect()))
 }

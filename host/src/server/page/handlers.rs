@@ -58,9 +58,7 @@ impl Search {
 }
 
 fn status(name: &str) -> Option<HandlerStatus> {
-    [HandlerStatus::Enabled, HandlerStatus::Disabled, HandlerStatus::Archived]
-        .into_iter()
-        .find(|status| status.name() == name)
+    name.parse().ok()
 }
 
 async fn list(
@@ -71,7 +69,7 @@ async fn list(
     let filter = HandlerFilter {
         name: asked(&search.name),
         event: asked(&search.event),
-        kind: asked(&search.kind),
+        kind: search.kind.trim().parse().ok(),
         status: status(&search.status),
     };
     let found = app.manage(move |host| Ok::<_, EventError>((host.handlers(&filter)?, host.events()?))).await;
@@ -119,7 +117,7 @@ impl HandlerForm {
         HandlerForm {
             name: handler.name.clone(),
             event: handler.event.clone(),
-            kind: handler.task.kind().to_owned(),
+            kind: handler.task.kind().name().to_owned(),
             task: match &handler.task {
                 Task::Script(words) => words.join("\n"),
                 other => other.to_string(),

@@ -23,6 +23,7 @@ use axum::{
 use viewer::Viewer;
 
 use super::{problem::Problem, request::UNRESERVED, sessions::Notice, state::App};
+use crate::Moment;
 
 /// What a page may load and do: its own files, and nothing else.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
@@ -152,10 +153,9 @@ fn seconds_of(date: &str) -> String {
     date.split(['.', 'Z', '+']).next().unwrap_or_default().replace('T', " ")
 }
 
-/// A moment in milliseconds since 1970, for people: seconds are enough.
-fn moment(milliseconds: i64) -> String {
-    let time = std::time::UNIX_EPOCH + std::time::Duration::from_millis(milliseconds.unsigned_abs());
-    seconds_of(&billhook_plugin_api::Timestamp::from(time).to_string())
+/// A moment, for people: seconds are enough.
+fn moment(moment: Moment) -> String {
+    seconds_of(&moment.to_string())
 }
 
 /// How long something took.

@@ -19,8 +19,7 @@ use super::{
     viewer::{OwnForm, Viewer, check_mark},
 };
 use crate::{
-    DiskTrouble, Downgrade, Host, HostError, Install, Isolation, PluginDetails, PluginSummary, RuntimeSettings, Scope,
-    Status,
+    DiskTrouble, Downgrade, Host, HostError, Install, Isolation, PluginDetails, PluginStatus, PluginSummary, Scope,
     package::{FieldKind, FormField, Manifest},
     server::{
         api::hide_reason,
@@ -110,7 +109,7 @@ async fn plugin_page(
     let addon = addon.map(|addon| addon.id);
     let settings = viewer.may_manage().then(|| format!("{:#}", plugin.settings));
     let history = plugin.history.iter().rev();
-    let history = history.map(|entry| (entry.version.clone(), moment(entry.installed_at * 1000))).collect();
+    let history = history.map(|entry| (entry.version.clone(), moment(entry.installed_at))).collect();
     let manifest = format!("{:#}", plugin.manifest);
     if !viewer.may_manage() {
         hide_reason(&mut plugin);
@@ -163,9 +162,9 @@ async fn change(
         Change::Enable => host.set_enabled(&named, true),
         Change::Disable => host.set_enabled(&named, false),
         Change::Isolation => {
-            let runtime = host.show(&named)?.runtime;
-            let isolation = form.isolation.unwrap_or(runtime.isolation);
-            host.set_runtime(&named, &RuntimeSettings { isolation, ..runtime })
+            let mut runtime = host.show(&named)?.runtime;
+            runtime.isolation = form.isolation.unwrap_or(runtime.isolation);
+            host.set_runtime(&named, &runtime)
         }
         Change::Downgrade => host.downgrade(&named, &Downgrade { version: form.version.as_deref(), settings: None }),
         Change::Remove => host.remove(&named, force),

@@ -36,7 +36,8 @@ async fn resources(
     viewer: Viewer,
     Parameters(search): Parameters<Search>,
 ) -> Result<Response, Failure> {
-    let filter = ResourceFilter { before: search.cursor.parse().ok(), limit: ON_PAGE + 1, ..ResourceFilter::default() };
+    let filter =
+        ResourceFilter { before: search.cursor.parse().ok(), limit: Some(ON_PAGE + 1), ..ResourceFilter::default() };
     let found = app.manage(move |host| host.resources(&filter)).await;
     let found = found.map_err(|problem| Failure::of(&app, &viewer, problem))?;
     let mut resources = found.map_err(|error| Failure::of(&app, &viewer, error))?;
