@@ -6,11 +6,15 @@
 //! All functions block. They may be called from any thread, at the same time. What is changed through one trait is seen through
 //! the others.
 
+#[cfg(feature = "testing")]
+pub mod conformance;
 mod coordination;
 mod error;
 mod executions;
 mod handlers;
 mod ledger;
+#[cfg(feature = "testing")]
+mod memory;
 mod plugins;
 mod resources;
 mod state;
@@ -24,6 +28,8 @@ pub use error::{Kept, Result, StoreError, StoreErrorKind, WasDone};
 pub use executions::{CalledName, ExecutionLog, ExecutionNote, Retention};
 pub use handlers::{HandlerChange, Handlers};
 pub use ledger::{EventRecord, HeldDelivery, Intervention, Ledger, Settled, Take, Verdict};
+#[cfg(feature = "testing")]
+pub use memory::{Fault, MemoryStore};
 pub use plugins::{
     ChangeError, Crashed, InstalledPackage, NewVersion, Plugins, Removal, RoutedPlugin, RoutedVersion, Routes, Tried,
 };

@@ -82,6 +82,8 @@ fn trouble_of(error: &rusqlite::Error) -> Option<DiskTrouble> {
 
 /// Makes a transaction last. Where that fails, it may last all the same.
 pub(crate) fn commit(transaction: rusqlite::Transaction<'_>) -> Step<()> {
+    #[cfg(test)]
+    let transaction = tests::fail(transaction)?;
     transaction.commit().map_err(|error| match error.sqlite_error_code() {
         // Nothing was written yet.
         Some(ErrorCode::DatabaseBusy) => error.into(),
@@ -90,12 +92,40 @@ pub(crate) fn commit(transaction: rusqlite::Transaction<'_>) -> Step<()> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::io;
 
-    use rusqlite::ffi;
+    use std::cell::Cell;
+
+    use billhook_store::Fault;
+    use rusqlite::{Transaction, ffi};
 
     use super::*;
+
+    thread_local! {
+        static FAULT: Cell<Fault> = const { Cell::new(Fault::None) };
+    }
+
+    /// Lets the next commit on this thread fail.
+    pub(crate) fn fail_next(fault: Fault) {
+        FAULT.set(fault);
+    }
+
+    fn disk() -> Failure {
+        rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_IOERR_FSYNC), None).into()
+    }
+
+    /// Fails a commit that is to fail.
+    pub(super) fn fail(transaction: Transaction<'_>) -> Step<Transaction<'_>> {
+        match FAULT.take() {
+            Fault::None => Ok(transaction),
+            Fault::BeforeCommit => Err(disk()),
+            Fault::AfterCommit => {
+                transaction.commit()?;
+                Err(Failure::Commit(Box::new(disk())))
+            }
+        }
+    }
 
     #[test]
     fn trouble_of_the_disk_is_told_by_the_number_of_a_database() {

@@ -51,7 +51,10 @@ fn executions_are_found_by_everything_that_they_have(make: Maker<'_>) {
     let found = log.search(&all).expect("searched");
     assert_eq!(found.len(), 2);
     let (last, first) = (&found[0], &found[1]);
-    assert_eq!((first.event.as_str(), first.object_id.as_str(), first.listener.as_str()), ("clients.create", "object", "listener"));
+    assert_eq!(
+        (first.event.as_str(), first.object_id.as_str(), first.listener.as_str()),
+        ("clients.create", "object", "listener")
+    );
     assert_eq!((first.kind, first.attempt, first.status), (ListenerKind::Handler, 2, ExecutionStatus::Failed));
     assert_eq!((first.error.as_deref(), first.response.as_deref()), (Some("why"), Some("said")));
     assert_eq!((first.date, first.duration_us, first.delivery), (now, 1_500, Some(9)));

@@ -21,7 +21,8 @@ fn a_plugin_that_is_installed_is_listed_with_everything_about_it(make: Maker<'_>
     let subject = make();
     let plugins = &subject.stores.plugins;
     assert_eq!((plugins.list().expect("read"), plugins.details("a").expect("read")), (Vec::new(), None));
-    let new = NewVersion { settings: Some(r#"{"x": 1.10}"#.to_owned()), tried: works(&["call"]), ..version("a", "1.0") };
+    let new =
+        NewVersion { settings: Some(r#"{"x": 1.10}"#.to_owned()), tried: works(&["call"]), ..version("a", "1.0") };
     let summary = plugins.install(&new).expect("installed");
     assert_eq!((summary.id.as_str(), summary.version.as_str(), summary.status), ("a", "1.0", PluginStatus::Enabled));
     assert_eq!(plugins.list().expect("read"), [summary.clone()]);
@@ -46,7 +47,9 @@ fn an_upgrade_keeps_settings_and_history_and_a_downgrade_goes_back(make: Maker<'
     let plugins = &subject.stores.plugins;
     let first = NewVersion { settings: Some(r#"{"of": 1}"#.to_owned()), ..version("a", "1.0") };
     plugins.install(&first).expect("installed");
-    plugins.install(&NewVersion { settings: Some(r#"{"of": 2}"#.to_owned()), ..version("a", "2.0") }).expect("installed");
+    plugins
+        .install(&NewVersion { settings: Some(r#"{"of": 2}"#.to_owned()), ..version("a", "2.0") })
+        .expect("installed");
     plugins.install(&NewVersion { tried: works(&["call"]), ..version("a", "3.0") }).expect("installed");
     let details = plugins.details("a").expect("read").expect("installed");
     let history: Vec<&str> = details.history.iter().map(|version| version.version.as_str()).collect();
@@ -164,7 +167,9 @@ fn a_plugin_that_crashed_is_quarantined_only_if_it_is_still_the_same(make: Maker
     plugins.set_settings("a", "{}", &works(&[])).expect("set");
     plugins.quarantine(&crashed, "three crashes").expect("asked");
     assert_eq!(status(), PluginStatus::Enabled, "it has other settings");
-    plugins.quarantine(&Crashed { digest: "another", settings_changed: settings_changed(), ..crashed }, "x").expect("asked");
+    plugins
+        .quarantine(&Crashed { digest: "another", settings_changed: settings_changed(), ..crashed }, "x")
+        .expect("asked");
     assert_eq!(status(), PluginStatus::Enabled, "it is another version");
     let crashed = Crashed { settings_changed: settings_changed(), ..crashed };
     plugins.quarantine(&crashed, "three crashes").expect("quarantined");

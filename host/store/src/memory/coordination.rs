@@ -82,7 +82,9 @@ impl Coordination for MemoryStore {
             table = self.locks.freed.wait_timeout(table, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         table.locked.insert(name.clone());
-        let give_back = move |table: &mut Table| drop(table.locked.remove(&name));
+        let give_back = move |table: &mut Table| {
+            table.locked.remove(&name);
+        };
         Ok(Some(Box::new(Held { locks: Arc::clone(&self.locks), give_back })))
     }
 

@@ -55,11 +55,7 @@ impl Handlers for MemoryStore {
         self.change(|registry| Ok(add(&mut registry.handlers.handlers, &handler.name, handler)))
     }
 
-    fn change_handler(
-        &self,
-        name: &str,
-        change: &mut dyn FnMut(Handler) -> Option<Handler>,
-    ) -> Result<HandlerChange> {
+    fn change_handler(&self, name: &str, change: &mut dyn FnMut(Handler) -> Option<Handler>) -> Result<HandlerChange> {
         self.change(|registry| {
             let Some(found) = registry.handlers.handlers.get_mut(name) else {
                 return Ok(Change::Nothing(HandlerChange::Missing));

@@ -338,9 +338,8 @@ impl crate::Ledger for MemoryStore {
 
     fn is_due(&self, listener: &Listener) -> Result<bool> {
         let (now, at) = (self.clock.now(), self.clock.since_boot());
-        let is_due = |row: &Row| {
-            row.state == State::Ready && row.listener == *listener && row.due <= now && !row.is_held(at)
-        };
+        let is_due =
+            |row: &Row| row.state == State::Ready && row.listener == *listener && row.due <= now && !row.is_held(at);
         Ok(lock(&self.ledger).deliveries.values().any(is_due))
     }
 

@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 
 use billhook_model::{
-    InstalledVersion, KeptState, Moment, PluginDetails, PluginStatus, PluginSummary, PluginUses, RunPolicy, UsageSpecState,
+    InstalledVersion, KeptState, Moment, PluginDetails, PluginStatus, PluginSummary, PluginUses, RunPolicy,
+    UsageSpecState,
 };
 use billhook_plugin_api::{Json, UsageSpec};
 
 use super::{Change, MemoryStore, Registry};
 use crate::{
-    AddonClash, ChangeError, Crashed, InstalledPackage, Kept, NewVersion, NextAddon, PluginState, Plugins, Removal, Result,
-    RoutedPlugin, RoutedVersion, Routes, StoreError, Tried,
+    AddonClash, ChangeError, Crashed, InstalledPackage, Kept, NewVersion, NextAddon, PluginState, Plugins, Removal,
+    Result, RoutedPlugin, RoutedVersion, Routes, StoreError, Tried,
 };
 
 /// Plugins by their ids, and assets with the plugins that they use.
@@ -259,7 +260,8 @@ impl Plugins for MemoryStore {
     fn package(&self, id: &str, version: &str) -> Result<Option<InstalledPackage>> {
         self.read(|registry| {
             let plugin = registry.plugins.plugins.get(id)?;
-            let NewVersion { digest, library_digest, module, .. } = plugin.history[plugin.find(version)?].package.clone();
+            let NewVersion { digest, library_digest, module, .. } =
+                plugin.history[plugin.find(version)?].package.clone();
             Some(InstalledPackage { digest, library_digest, module })
         })
     }
@@ -282,8 +284,7 @@ impl Plugins for MemoryStore {
                 return Ok(Change::Nothing(Err(refusal)));
             }
             let generation = registry.generation + 1;
-            let version =
-                Version { package: new.clone(), installed_at: now, usage_specs: Vec::new(), settings: None };
+            let version = Version { package: new.clone(), installed_at: now, usage_specs: Vec::new(), settings: None };
             let plugin = registry.plugins.plugins.entry(new.id.clone()).or_insert_with(|| Installed {
                 in_use: 0,
                 history: Vec::new(),
@@ -322,7 +323,8 @@ impl Plugins for MemoryStore {
         tried: &Tried,
     ) -> std::result::Result<PluginSummary, ChangeError> {
         self.change(|registry| {
-            let found = registry.plugins.plugins.get(id).and_then(|plugin| Some((plugin.clone(), plugin.find(version)?)));
+            let found =
+                registry.plugins.plugins.get(id).and_then(|plugin| Some((plugin.clone(), plugin.find(version)?)));
             let Some((mut plugin, place)) = found else {
                 return Ok(Change::Nothing(Err(ChangeError::NotInstalled)));
             };
@@ -347,12 +349,7 @@ impl Plugins for MemoryStore {
         })?
     }
 
-    fn set_settings(
-        &self,
-        id: &str,
-        settings: &str,
-        tried: &Tried,
-    ) -> std::result::Result<PluginSummary, ChangeError> {
+    fn set_settings(&self, id: &str, settings: &str, tried: &Tried) -> std::result::Result<PluginSummary, ChangeError> {
         self.change_plugin(id, |plugin, generation| {
             plugin.tried(tried);
             settings.clone_into(&mut plugin.settings);

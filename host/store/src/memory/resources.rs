@@ -9,9 +9,7 @@ use billhook_plugin_api::{
 };
 
 use super::{Change, MemoryStore, Registry, plugins::Installed};
-use crate::{
-    AddonClash, InstalledAddon, Kept, NewResource, NextAddon, Resources, Result, StoreError, StoreErrorKind,
-};
+use crate::{AddonClash, InstalledAddon, Kept, NewResource, NextAddon, Resources, Result, StoreError, StoreErrorKind};
 
 /// Resources by their numbers, each with the plugin and the author that made it.
 #[derive(Debug, Clone, Default)]
@@ -40,7 +38,8 @@ impl ResourceTable {
     }
 
     fn find(&self, addon: &str, id: &str) -> Option<&Row> {
-        self.of(addon).find(|row| row.resource.id.as_ref().map(ObjectId::as_str) == Some(id))
+        let is_it = |row: &&Row| row.resource.id.as_ref().map(ObjectId::as_str) == Some(id);
+        self.rows.values().filter(|row| row.resource.addon == addon).find(is_it)
     }
 
     fn add(&mut self, addon: &InstalledAddon, request: &AddonRequest, now: Moment) -> NewResource {

@@ -8,8 +8,8 @@ use billhook_plugin_api::UsageSpec;
 use super::{Change, MemoryStore, Registry};
 use crate::{
     Kept, KnownContract, KnownSpec, LastUsage, MadeSpec, RecordedUsage, ReportCount, ReportedUsage, Result, StoreError,
-    StoreErrorKind, UnsentContract, UnsentUsage, UsageBook, UsageContract, UsageEnd, UsageKey, UsageProgress, UsageReport,
-    UsageStage,
+    StoreErrorKind, UnsentContract, UnsentUsage, UsageBook, UsageContract, UsageEnd, UsageKey, UsageProgress,
+    UsageReport, UsageStage,
 };
 
 /// Contracts, records and specifications.
@@ -93,8 +93,7 @@ impl UsageTable {
 
     fn record(&mut self, contract: &UsageContract<'_>, reports: &[UsageReport<'_>]) -> Result<RecordedUsage> {
         let UsageContract { key, item, customer, next, assets, last_usage } = *contract;
-        let reported_key =
-            |plugin: &str, asset: &str| [plugin, asset, key.order.as_str(), item].map(str::to_owned);
+        let reported_key = |plugin: &str, asset: &str| [plugin, asset, key.order.as_str(), item].map(str::to_owned);
         if let (false, Some(last_usage)) = (self.contracts.contains_key(key), last_usage) {
             for (plugin, asset) in assets {
                 self.reported.entry(reported_key(plugin, asset)).or_insert_with(|| last_usage.to_owned());
@@ -267,9 +266,7 @@ impl UsageBook for MemoryStore {
     }
 
     fn unsent_usage(&self, key: &UsageKey) -> Result<u64> {
-        self.read(|registry| {
-            registry.usage.contracts.get(key).map_or(0, |contract| contract.unsent().count() as u64)
-        })
+        self.read(|registry| registry.usage.contracts.get(key).map_or(0, |contract| contract.unsent().count() as u64))
     }
 
     fn specs(&self, plugin: Option<&str>) -> Result<Vec<KnownSpec>> {

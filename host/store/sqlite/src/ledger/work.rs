@@ -107,23 +107,32 @@ impl SqliteLedger {
 
     pub(super) fn note_begun(&self, holder: &str, held: &HeldDelivery) -> Result<Option<u32>> {
         self.write(|writer| {
-            let mut statement = writer.quick.prepare_cached(
-                "UPDATE delivery SET begun = begun + 1 WHERE number = ?1 AND holder = ?2 AND lease = ?3 AND state = 0
-                 RETURNING begun",
-            )?;
-            Ok(statement.query_row(params![held.number, holder, held.lease], |row| row.get(0)).optional()?)
+            let transaction = begin(&mut writer.quick)?;
+            let begun = transaction
+                .prepare_cached(
+                    "UPDATE delivery SET begun = begun + 1
+                     WHERE number = ?1 AND holder = ?2 AND lease = ?3 AND state = 0 RETURNING begun",
+                )?
+                .query_row(params![held.number, holder, held.lease], |row| row.get(0))
+                .optional()?;
+            commit(transaction)?;
+            Ok(begun)
         })
     }
 
     pub(super) fn hold_longer(&self, holder: &str, hold_for: std::time::Duration) -> Result<HashMap<i64, i64>> {
         let clock = &self.open()?.clock;
         self.write(|writer| {
-            let mut statement = writer.quick.prepare_cached(
-                "UPDATE delivery SET held_until = ?2 WHERE holder = ?1 AND state = 0 RETURNING number, lease",
-            )?;
+            let transaction = begin(&mut writer.quick)?;
             let until = clock.steady().saturating_add(in_millis(hold_for));
-            let rows = statement.query_map(params![holder, until], |row| Ok((row.get(0)?, row.get(1)?)))?;
-            Ok(rows.collect::<rusqlite::Result<_>>()?)
+            let held = transaction
+                .prepare_cached(
+                    "UPDATE delivery SET held_until = ?2 WHERE holder = ?1 AND state = 0 RETURNING number, lease",
+                )?
+                .query_map(params![holder, until], |row| Ok((row.get(0)?, row.get(1)?)))?
+                .collect::<rusqlite::Result<_>>()?;
+            commit(transaction)?;
+            Ok(held)
         })
     }
 
@@ -197,11 +206,15 @@ impl SqliteLedger {
 
     pub(super) fn free(&self, holder: &str) -> Result<Vec<HeldDelivery>> {
         self.write(|writer| {
-            let mut statement = writer.quick.prepare_cached(&format!(
-                "UPDATE delivery SET holder = NULL, held_until = 0 WHERE holder = ?1 RETURNING {RETURNED}"
-            ))?;
-            let rows = statement.query_map([holder], held)?;
-            Ok(rows.collect::<rusqlite::Result<_>>()?)
+            let transaction = begin(&mut writer.quick)?;
+            let freed = transaction
+                .prepare_cached(&format!(
+                    "UPDATE delivery SET holder = NULL, held_until = 0 WHERE holder = ?1 RETURNING {RETURNED}"
+                ))?
+                .query_map([holder], held)?
+                .collect::<rusqlite::Result<_>>()?;
+            commit(transaction)?;
+            Ok(freed)
         })
     }
 }

@@ -237,6 +237,9 @@ impl Plugins for Registry {
 
     fn set_weights(&self, id: &str, weights: &[(String, u32)]) -> Result<bool> {
         self.change(|transaction| {
+            if find_summary(transaction, id)?.is_none() {
+                return Ok(Change::Nothing(false));
+            }
             let mut positions = Vec::with_capacity(weights.len());
             for (version, weight) in weights {
                 let position: Option<i64> = transaction
