@@ -25,7 +25,7 @@ fn a_plugin_that_is_installed_is_listed_with_everything_about_it(make: Maker<'_>
         NewVersion { settings: Some(r#"{"x": 1.10}"#.to_owned()), tried: works(&["call"]), ..version("a", "1.0") };
     let summary = plugins.install(&new).expect("installed");
     assert_eq!((summary.id.as_str(), summary.version.as_str(), summary.status), ("a", "1.0", PluginStatus::Enabled));
-    assert_eq!(plugins.list().expect("read"), [summary.clone()]);
+    assert_eq!(plugins.list().expect("read"), std::slice::from_ref(&summary));
     assert_eq!(plugins.summary("a").expect("read"), Some(summary.clone()));
     let details = plugins.details("a").expect("read").expect("installed");
     assert_eq!(details.summary, summary);
@@ -35,7 +35,7 @@ fn a_plugin_that_is_installed_is_listed_with_everything_about_it(make: Maker<'_>
     assert_eq!(details.history.len(), 1);
     assert_eq!(details.history[0].installed_at.seconds(), 1_800_000_000);
     assert_eq!(plugins.all_details().expect("read"), [details]);
-    assert_eq!(plugins.digests().expect("read"), [new.digest.clone()]);
+    assert_eq!(plugins.digests().expect("read"), std::slice::from_ref(&new.digest));
     let package = plugins.package("a", "1.0").expect("read").expect("installed");
     assert_eq!((package.digest, package.library_digest), (new.digest, new.library_digest));
     assert_eq!(plugins.package("a", "2.0").expect("read"), None);

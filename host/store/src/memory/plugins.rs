@@ -372,13 +372,11 @@ impl Plugins for MemoryStore {
     }
 
     fn set_priority(&self, id: &str, priority: u32) -> Result<bool> {
-        Ok(self.change_plugin(id, |plugin, _| plugin.priority = Some(priority)).map_or_else(
-            |error| match error {
-                ChangeError::Store(error) => Err(error),
-                _ => Ok(false),
-            },
-            |_| Ok(true),
-        )?)
+        match self.change_plugin(id, |plugin, _| plugin.priority = Some(priority)) {
+            Ok(_) => Ok(true),
+            Err(ChangeError::Store(error)) => Err(error),
+            Err(_) => Ok(false),
+        }
     }
 
     fn set_weights(&self, id: &str, weights: &[(String, u32)]) -> Result<bool> {
