@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use billhook_store::{
     MemoryStore,
-    conformance::{Subject, TestClock, all},
+    conformance::{Subject, TestClock, failed},
 };
 
 fn make() -> Subject {
@@ -22,8 +22,5 @@ fn make() -> Subject {
 
 #[test]
 fn the_store_in_memory_keeps_its_contracts() {
-    for (name, test) in all() {
-        println!("{name}");
-        test(&make);
-    }
+    assert_eq!(failed(&make), [""; 0]);
 }

@@ -6,10 +6,7 @@
 //! ```ignore
 //! #[test]
 //! fn the_store_keeps_its_contracts() {
-//!     for (name, test) in billhook_store::conformance::all() {
-//!         println!("{name}");
-//!         test(&make);
-//!     }
+//!     assert_eq!(billhook_store::conformance::failed(&make), [""; 0]);
 //! }
 //! ```
 
@@ -25,7 +22,7 @@ mod usage;
 
 use std::{
     any::Any,
-    fmt,
+    fmt, panic,
     sync::{
         Arc,
         atomic::{AtomicI64, AtomicU64, Ordering},
@@ -78,6 +75,12 @@ pub fn all() -> Vec<Test> {
         races::TESTS,
     ]
     .concat()
+}
+
+/// Runs all tests, and returns the names of those that failed. Why they did stands on standard error, as with every panic.
+pub fn failed(make: Maker<'_>) -> Vec<&'static str> {
+    let fails = |test: fn(Maker<'_>)| panic::catch_unwind(panic::AssertUnwindSafe(|| test(make))).is_err();
+    all().into_iter().filter(|(_, test)| fails(*test)).map(|(name, _)| name).collect()
 }
 
 /// Lists tests by their names.
