@@ -207,7 +207,7 @@ fn what_a_worker_survives_it_answers() {
     assert!(error.message().contains("larger than the host takes"), "{error}");
     let error = rogue.does("threads", "").expect_err("there are no more");
     assert!(error.message().ends_with(" threads"), "{error}");
-    rogue.does("thread", "").expect_err("there is no room for another");
+    rogue.does("one-more-thread", "").expect_err("there is no room for another");
     assert_eq!(rogue.pid(), pid, "it is the same process all the time");
 }
 
