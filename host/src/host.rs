@@ -10,6 +10,7 @@ mod events;
 mod home;
 mod hooks;
 mod install;
+mod plugin_state;
 mod provisioning;
 mod tokens;
 
@@ -20,13 +21,14 @@ use std::{
     time::Duration,
 };
 
-use billhook_machine::{MachineClock, disk::DiskTrouble};
+use billhook_machine::MachineClock;
 use billhook_model::{Clock, Confinement, PluginDetails, PluginSummary, text::with_causes};
 use billhook_plugin_api::{
-    Hook, PluginError,
+    Hook,
     call::{HookObjects, HookReply},
 };
-use billhook_store::{PluginState, Retention, StoreError, Stores};
+use billhook_process::ChildProgram;
+use billhook_store::{Retention, StoreError, Stores};
 use billhook_store_sqlite::SqliteStores;
 
 pub use error::HostError;
@@ -40,10 +42,10 @@ use crate::{
     events::{Caller, HandlerOptions},
     package::{self, CheckReport, Limits},
     provisioning::KnownAddons,
-    runtime::{ChildProgram, StateStore, lacking, tidy_workers},
 };
 use background::Background;
 use home::Home;
+use plugin_state::kept_state;
 
 /// How a host works; the defaults suit most.
 #[derive(Clone)]
@@ -225,38 +227,6 @@ impl fmt::Debug for Host {
     }
 }
 
-/// What plugins keep, as they see it.
-struct KeptState(Arc<dyn PluginState>);
-
-impl StateStore for KeptState {
-    fn get(&self, plugin: &str, key: &str) -> Result<Option<Vec<u8>>, PluginError> {
-        self.0.get(plugin, key).map_err(not_kept)
-    }
-
-    fn keep(&self, plugin: &str, key: &str, value: &str) -> Result<(), PluginError> {
-        if self.0.keep(plugin, key, value).map_err(not_kept)? {
-            Ok(())
-        } else {
-            Err(PluginError::unavailable("the plugin was removed, and its state with it"))
-        }
-    }
-
-    fn delete(&self, plugin: &str, key: &str) -> Result<(), PluginError> {
-        self.0.delete(plugin, key).map_err(not_kept)
-    }
-}
-
-/// What a plugin hears where its state can't be read or kept. Of a disk in trouble it hears that it may ask later.
-fn not_kept(error: StoreError) -> PluginError {
-    match DiskTrouble::of(&error) {
-        Some(trouble) => {
-            tracing::error!("a plugin's state can't be read or kept: {}", with_causes(&error));
-            PluginError::unavailable(trouble.to_string())
-        }
-        None => error.into(),
-    }
-}
-
 impl Host {
     /// Opens a home, and makes it if there is none. Loads no plugin: the first call of each does.
     ///
@@ -274,7 +244,7 @@ impl Host {
         // A registry that was made just now knows of no package: if there are any, it took the place of a lost one.
         if !is_new && !home.is_read_only() {
             home.sweep(&*stores.plugins)?;
-            tidy_workers(&home.workers());
+            billhook_process::tidy(&home.workers());
         }
         let clock = &options.clock;
         let deliverer: Arc<Mutex<Option<Deliverer>>> = Arc::default();
@@ -296,7 +266,7 @@ impl Host {
         let loader = Loader {
             packages: home.packages(),
             plugins: Arc::clone(&stores.plugins),
-            state: Arc::new(KeptState(Arc::clone(&stores.state))),
+            state: kept_state(&stores.state),
             libraries: Default::default(),
             child_program: options.child_program.clone(),
             worker_folders: home.workers(),
@@ -391,7 +361,7 @@ impl Host {
 
     /// What the kernel of this machine lacks to confine workers with.
     pub fn lacking_confinements() -> Vec<Confinement> {
-        lacking()
+        billhook_process::lacking()
     }
 
     /// How many worker processes there are.

@@ -69,6 +69,7 @@ pub use billhook_plugin_api::call::{HookAnswer, HookObjects, HookReply, PendingU
 /// Reads JSON; what goes wrong names its field.
 pub use billhook_plugin_api::json_tree::parse_located;
 pub use billhook_plugin_api::{Decimal, ErrorKind, Hook, Json, Timestamp, data};
+pub use billhook_process::{ChildProgram, keep_last_words};
 pub use billhook_store::{Kept, StoreError, StoreErrorKind, WasDone};
 pub use child_process::run_child_process;
 pub use dispatch::{Forbidden, HookError};
@@ -81,9 +82,7 @@ pub use lifecycle::{
 #[cfg(any(feature = "command", feature = "server"))]
 pub use moment::parse_moment;
 pub use provisioning::{CreatedResource, ProvisioningError, SignOnRequest, SignedOn};
-#[cfg(target_os = "linux")]
-pub use runtime::keep_last_words;
-pub use runtime::{ChildProgram, Stage, TrialError};
+pub use runtime::{Stage, TrialError};
 
 /// Runs the examples of the embedding guide as tests.
 #[cfg(doctest)]

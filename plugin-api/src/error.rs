@@ -25,8 +25,9 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
-    /// Every kind, in the order of the numbers that cross the boundary: append only.
-    const ALL: [ErrorKind; 7] = [
+    /// Every kind, in the order of the numbers that cross the boundary.
+    // Append only.
+    pub const ALL: &'static [ErrorKind] = &[
         ErrorKind::BadValue,
         ErrorKind::Invalid,
         ErrorKind::Forbidden,
@@ -80,6 +81,27 @@ impl ErrorKind {
 impl fmt::Display for ErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+/// The text is not the name of a kind of error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnknownErrorKind(String);
+
+impl fmt::Display for UnknownErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "there is no kind of error {:?}", self.0)
+    }
+}
+
+impl Error for UnknownErrorKind {}
+
+impl std::str::FromStr for ErrorKind {
+    type Err = UnknownErrorKind;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let kind = ErrorKind::ALL.iter().find(|kind| kind.name() == name);
+        kind.copied().ok_or_else(|| UnknownErrorKind(name.to_owned()))
     }
 }
 
@@ -208,7 +230,8 @@ mod tests {
     fn every_kind_crosses_as_its_own_number_and_unknown_ones_are_internal() {
         for kind in ErrorKind::ALL {
             assert_ne!(kind.code(), 0);
-            assert_eq!(ErrorKind::from_code(kind.code()), kind);
+            assert_eq!(ErrorKind::from_code(kind.code()), *kind);
+            assert_eq!(kind.name().parse(), Ok(*kind));
         }
         for unknown in [0, 8, 1_000, u32::MAX] {
             assert_eq!(ErrorKind::from_code(unknown), ErrorKind::Internal);

@@ -22,12 +22,13 @@ use billhook_plugin_api::{
 
 use billhook_machine::disk::DiskTrouble;
 use billhook_model::{Isolation, ModuleInfo, PluginStatus, RunPolicy, text::with_causes};
+use billhook_process::ChildProgram;
 use billhook_store::{Crashed, Plugins, RoutedPlugin, RoutedVersion};
 
 use super::{HookError, observe::Observer};
 use crate::{
     package::{Digest, Manifest},
-    runtime::{ChildProgram, InProcess, Instance, Library, PluginServices, StateStore, WorkerConfig, Workers, overdue},
+    runtime::{InProcess, Instance, Library, PluginServices, StateStore, WorkerConfig, Workers, overdue},
 };
 
 /// After a load that failed, calls are answered with its error for this long before another is tried.
@@ -131,7 +132,7 @@ impl Loader {
             self.check_library(digest, library_digest, &module)?;
             let config = WorkerConfig {
                 program: self.child_program.clone(),
-                folders: self.worker_folders.clone(),
+                folders: Some(self.worker_folders.clone()),
                 library: self.packages.join(digest).join(&module.path),
                 module,
                 services: Arc::new(services),

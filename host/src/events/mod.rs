@@ -5,6 +5,7 @@ mod chain;
 mod handler;
 mod http;
 mod names;
+mod run_script;
 mod script;
 
 use std::{any::Any, sync::Arc, time::Duration};
@@ -12,6 +13,7 @@ use std::{any::Any, sync::Arc, time::Duration};
 use billhook_machine::crash_point;
 use billhook_model::{Clock, Handler, ListenerKind, Task, text::hex};
 use billhook_plugin_api::data::Event;
+use billhook_process::ChildProgram;
 use sha2::{Digest, Sha256};
 
 pub(crate) use answer::{Answer, Called};
@@ -20,8 +22,9 @@ pub use handler::BadHandler;
 pub(crate) use handler::check as check_handler;
 pub(crate) use names::EventNames;
 pub use names::{BadEventName, UnknownEvent, standard_events};
+pub(crate) use run_script::BECOME_SCRIPT;
 
-use crate::{http_client::Begin, runtime::ChildProgram};
+use crate::http_client::Begin;
 
 /// How handlers are called.
 #[derive(Debug, Clone, Default)]

@@ -8,7 +8,8 @@ use std::{
 use billhook_model::{Handler, Mode};
 
 use super::answer::{Answer, Body, Called, KEPT_RESPONSE, LARGEST_ANSWER, response};
-use crate::runtime::{ChildProgram, Script, ScriptEnd, ScriptExit, run_script};
+use super::run_script::{Script, ScriptEnd, ScriptExit, run_script};
+use billhook_process::ChildProgram;
 
 /// Exit codes that mean something, as `sysexits.h` names them.
 const EX_DATAERR: i32 = 65;
@@ -63,9 +64,7 @@ fn answered(mode: Mode, limit: Duration, end: &ScriptEnd) -> Called {
         ScriptExit::Code(code) => {
             Answer::Again { problem: with_errors(format!("the script ended with exit code {code}")), after: None }
         }
-        ScriptExit::Signal(how) => {
-            Answer::Again { problem: with_errors(how.replacen("it", "the script", 1)), after: None }
-        }
+        ScriptExit::Signal(how) => Answer::Again { problem: with_errors(how.clone()), after: None },
         ScriptExit::NotBegun => Answer::NotBegun,
         ScriptExit::TimedOut => Answer::TimedOut(format!("timed out after {} s: outcome unknown", limit.as_secs_f64())),
     };

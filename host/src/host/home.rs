@@ -69,11 +69,6 @@ impl Home {
         &self.path
     }
 
-    /// The file of the registry.
-    pub(super) fn registry(&self) -> PathBuf {
-        self.path.join(REGISTRY)
-    }
-
     pub(super) fn packages(&self) -> PathBuf {
         self.path.join("packages")
     }

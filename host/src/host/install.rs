@@ -16,20 +16,18 @@ use billhook_model::{
 };
 use billhook_plugin_api::Json;
 use billhook_store::{AddonClash, InstalledPackage, NewVersion, NextAddon, Removal, Tried};
-use billhook_store_sqlite::read_only_state;
 use serde::Serialize;
 use tempfile::TempDir;
 
 use super::{
     Host, HostError,
     home::{ChangeLock, STAGED, sync_folder},
+    plugin_state::kept_state,
 };
 use crate::{
     accounting::Scope,
     package::{self, CheckErrors, CheckReport, Digest, Sound},
-    runtime::{
-        PluginServices, ThrowAwayState, Trial, TrialError, TrialOutcome, WorkerConfig, try_in_worker, try_module,
-    },
+    runtime::{PluginServices, ThrowAwayState, TrialError, TrialOutcome, WorkerConfig, try_module},
 };
 
 /// How a package is installed.
@@ -93,7 +91,6 @@ impl Host {
         check_json(how.settings)?;
         let home = &self.shared.home;
         let lock = home.lock()?;
-        let staging = self.stage()?;
         // Where it is to stay, so that its last step is one rename, wherever that folder is.
         let arriving = stage_in(&home.packages())?;
         let unpacked = arriving.path().to_owned();
@@ -127,7 +124,7 @@ impl Host {
         let settings = how.settings.or(current.as_deref()).unwrap_or("{}");
         let mut runtime = self.shared.stores.plugins.run_policy(&id)?;
         runtime.isolation = how.isolation.unwrap_or(runtime.isolation);
-        let tried = self.try_version(&id, &unpacked, &sound.module, settings, &runtime, &staging)?;
+        let tried = self.try_version(&id, &unpacked, &sound.module, settings, &runtime)?;
         let works = installed.as_ref().is_some_and(|installed| installed.status != PluginStatus::NeedsSettings);
         if let (true, Tried::NeedsSettings { message }) = (works, &tried) {
             let (version, message) = (sound.manifest.version.to_string(), message.clone());
@@ -259,8 +256,7 @@ impl Host {
         let given = how.settings.or(own.as_deref());
         let current = details.settings.to_string();
         let settings = given.unwrap_or(&current);
-        let staging = self.stage()?;
-        let tried = self.try_version(id, &folder, &module, settings, &details.runtime, &staging)?;
+        let tried = self.try_version(id, &folder, &module, settings, &details.runtime)?;
         if let Tried::NeedsSettings { message } = tried {
             return Err(HostError::SettingsRefused { id: id.to_owned(), version, message });
         }
@@ -311,8 +307,7 @@ impl Host {
         let details = self.show(id)?;
         let version = details.summary.version;
         let (folder, module) = self.installed_version(id, &version)?;
-        let staging = self.stage()?;
-        let tried = self.try_version(id, &folder, &module, settings, &details.runtime, &staging)?;
+        let tried = self.try_version(id, &folder, &module, settings, &details.runtime)?;
         if let Tried::NeedsSettings { message } = tried {
             return Err(HostError::SettingsRefused { id: id.to_owned(), version, message });
         }
@@ -336,9 +331,8 @@ impl Host {
         let has_other_limits = is_process && details.runtime.limits != runtime.limits;
         if details.runtime.isolation != runtime.isolation || has_other_limits {
             let (folder, module) = self.installed_version(id, version)?;
-            let staging = self.stage()?;
             let settings = details.settings.to_string();
-            let tried = self.try_version(id, &folder, &module, &settings, runtime, &staging)?;
+            let tried = self.try_version(id, &folder, &module, &settings, runtime)?;
             if let (Tried::NeedsSettings { message }, None) = (tried, &details.needs_settings) {
                 return Err(HostError::SettingsRefused { id: id.to_owned(), version: version.clone(), message });
             }
@@ -362,22 +356,28 @@ impl Host {
         let wrong = |source| HostError::Check { path: path.to_owned(), source };
         let checked = package::check(path, &options.limits).map_err(wrong)?;
         let mut report = CheckReport::from(&checked.examined);
-        let scratch = private::scratch("billhook-try-").map_err(wrong)?;
         let Some(module) = report.module.clone().filter(|_| report.is_valid()) else {
             if report.is_valid() {
                 report.warnings.push("there is no library beside a package.json alone: nothing was tried".to_owned());
             }
             return Ok(report);
         };
-        let trial = Trial {
+        let services = PluginServices {
             plugin: report.id.clone().unwrap_or_default(),
-            library: checked.folder.join(&module.path).canonicalize().map_err(wrong)?,
-            module,
             settings: settings.unwrap_or("{}").to_owned(),
             folder: checked.folder.to_string_lossy().into_owned(),
-            registry: None,
+            state: Arc::new(ThrowAwayState::default()),
         };
-        match try_module(&trial, &options.child_program, scratch.path(), options.trial_limit) {
+        let config = WorkerConfig {
+            program: options.child_program.clone(),
+            folders: None,
+            library: checked.folder.join(&module.path).canonicalize().map_err(wrong)?,
+            module,
+            services: Arc::new(services),
+            runtime: RunPolicy::default(),
+            start_limit: options.trial_limit,
+        };
+        match try_module(&config) {
             Ok(TrialOutcome::Works { .. }) => {}
             Ok(TrialOutcome::NeedsSettings { message }) => {
                 report.warnings.push(format!("it would be installed as \"needs settings\": {message}"));
@@ -434,10 +434,6 @@ impl Host {
     }
 
     /// A folder of its own for a change, which is deleted when the change is done.
-    fn stage(&self) -> Result<TempDir, HostError> {
-        stage_in(&self.shared.home.staging())
-    }
-
     fn try_version(
         &self,
         id: &str,
@@ -445,65 +441,28 @@ impl Host {
         module: &ModuleInfo,
         settings: &str,
         runtime: &RunPolicy,
-        staging: &TempDir,
     ) -> Result<Tried, HostError> {
-        let outcome = match runtime.isolation {
-            Isolation::Process => self.try_confined(id, folder, module, settings, runtime)?,
-            _ => self.try_in_child(id, folder, module, settings, staging)?,
-        };
-        Ok(match outcome {
-            TrialOutcome::Works { usage_specs } => Tried::Works { usage_specs },
-            TrialOutcome::NeedsSettings { message } => Tried::NeedsSettings { message },
-        })
-    }
-
-    /// Tries a module as its workers will be confined: it may be one that isn't trusted.
-    fn try_confined(
-        &self,
-        id: &str,
-        folder: &Path,
-        module: &ModuleInfo,
-        settings: &str,
-        runtime: &RunPolicy,
-    ) -> Result<TrialOutcome, TrialError> {
-        let registry = Some(self.shared.home.registry());
+        // Confined as its workers will be, where it is to run in workers: it may be one that isn't trusted.
+        let folders = (runtime.isolation == Isolation::Process).then(|| self.shared.home.workers());
         let services = PluginServices {
             plugin: id.to_owned(),
             settings: settings.to_owned(),
             folder: folder.to_string_lossy().into_owned(),
-            state: Arc::new(ThrowAwayState::new(registry, |registry, plugin, key| {
-                Ok(read_only_state(registry, plugin, key)?)
-            })),
+            state: Arc::new(ThrowAwayState::over(kept_state(&self.shared.stores.state))),
         };
-        try_in_worker(&WorkerConfig {
+        let outcome = try_module(&WorkerConfig {
             program: self.options.child_program.clone(),
-            folders: self.shared.home.workers(),
+            folders,
             library: folder.join(&module.path),
             module: module.clone(),
             services: Arc::new(services),
             runtime: runtime.clone(),
             start_limit: self.options.trial_limit,
+        })?;
+        Ok(match outcome {
+            TrialOutcome::Works { usage_specs } => Tried::Works { usage_specs },
+            TrialOutcome::NeedsSettings { message } => Tried::NeedsSettings { message },
         })
-    }
-
-    fn try_in_child(
-        &self,
-        id: &str,
-        folder: &Path,
-        module: &ModuleInfo,
-        settings: &str,
-        staging: &TempDir,
-    ) -> Result<TrialOutcome, TrialError> {
-        let trial = Trial {
-            plugin: id.to_owned(),
-            library: folder.join(&module.path),
-            module: module.clone(),
-            settings: settings.to_owned(),
-            folder: folder.to_string_lossy().into_owned(),
-            registry: Some(self.shared.home.registry()),
-        };
-        let options = &self.options;
-        try_module(&trial, &options.child_program, staging.path(), options.trial_limit)
     }
 }
 

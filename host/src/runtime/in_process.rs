@@ -76,18 +76,11 @@ impl Library {
     }
 }
 
-#[cfg(unix)]
 fn open(path: &OsStr) -> Result<libloading::Library, libloading::Error> {
     use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
     // Bound at once, so that a missing symbol shows here and not in a call; local, so that plugins don't see each other.
     // SAFETY: the caller vouches for the library's constructors.
     unsafe { Library::open(Some(path), RTLD_NOW | RTLD_LOCAL) }.map(Into::into)
-}
-
-#[cfg(not(unix))]
-fn open(path: &OsStr) -> Result<libloading::Library, libloading::Error> {
-    // SAFETY: the caller vouches for the library's constructors.
-    unsafe { libloading::Library::new(path) }
 }
 
 /// An error with all its causes.

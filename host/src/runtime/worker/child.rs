@@ -1,35 +1,32 @@
 //! One worker process, from the host's side: started, called, and ended.
 
 use std::{
-    fs::File,
     io::{self, Read},
+    net::Shutdown,
     os::unix::net::UnixStream,
-    path::{Path, PathBuf},
-    process::{Child, ExitStatus},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    path::Path,
+    process::ExitStatus,
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
+use billhook_model::text::visible;
 use billhook_plugin_api::{
     PluginError,
     call::{HookCall, HookReply, WithoutContracts},
+};
+use billhook_process::{
+    Cgroup, ChildProgram, CpuClock, CpuLimit, KeptOutput, OwnFolder, SupervisedChild, WhichEnd, how_it_ended,
 };
 use rustix::{
     event::{PollFd, PollFlags, Timespec},
     io::Errno,
     net::{RecvFlags, SendFlags},
-    process::{Pid, Signal, kill_process},
 };
 
 use super::{
-    super::{
-        ChildProgram, PluginServices, child as process,
-        trial::{Errors, Stage, how_it_ended, keep_errors},
-    },
-    cgroup::Cgroup,
-    cpu::{CpuClock, CpuLimit},
-    folder,
+    super::{PluginServices, Stage},
     process::NO_ROOM,
     start::{serve_in_background, spawn},
     wire::{
@@ -41,8 +38,8 @@ use super::{
 /// What a worker is started with.
 pub(super) struct Start<'a> {
     pub(super) program: &'a ChildProgram,
-    /// The folder in which it gets a folder of its own.
-    pub(super) folders: &'a Path,
+    /// The folder in which it gets a folder of its own, if it gets one.
+    pub(super) folders: Option<&'a Path>,
     pub(super) load: Load,
     pub(super) services: Arc<PluginServices>,
     pub(super) deadline: Instant,
@@ -50,7 +47,7 @@ pub(super) struct Start<'a> {
 
 /// Why a call got no answer of the plugin's.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(crate) enum Failure {
     /// The deadline passed.
     TimedOut,
     /// It used more processor time than a call may.
@@ -67,9 +64,9 @@ pub(super) enum Failure {
     Unsendable(String),
 }
 
-/// Why there is no worker.
+/// What became of a module instead of what it was asked for, when its worker starts or is tried.
 #[derive(Debug)]
-pub(super) enum NotStarted {
+pub(crate) enum ModuleFailure {
     /// No process could be started or talked to.
     NoProcess(io::Error),
     /// The plugin's constructor asks for other settings.
@@ -83,7 +80,7 @@ pub(super) enum NotStarted {
 }
 
 /// A worker that is ready for calls. Dropping it ends it.
-pub(super) struct Worker {
+pub(crate) struct Worker {
     process: Option<Arc<Process>>,
     /// The clock of the processor time that the plugin's process uses.
     clock: Option<CpuClock>,
@@ -99,76 +96,33 @@ pub(super) struct Worker {
 
 /// The process of a worker. Others may end it while it is called.
 pub(super) struct Process {
-    child: Mutex<Held>,
-    errors: Errors,
+    child: SupervisedChild,
+    errors: KeptOutput,
     /// Its own folder, which goes with it.
-    folder: PathBuf,
-    _folder_lock: File,
+    folder: Option<OwnFolder>,
     /// Its control group, where it has one.
     cgroup: Option<Cgroup>,
 }
 
-/// A child, and whether its number may be another process's by now.
-struct Held {
-    child: Child,
-    is_reaped: bool,
-}
-
-impl Held {
-    fn has_ended(&mut self) -> bool {
-        self.is_reaped || process::has_ended(&mut self.child).unwrap_or(true)
-    }
-}
-
 impl Process {
-    fn held(&self) -> MutexGuard<'_, Held> {
-        self.child.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Asks the supervisor to end the process and everything that it started. It may take a moment; see [`Process::reap`].
     pub(super) fn end(&self) {
-        let mut held = self.held();
-        if !held.has_ended()
-            && let Some(pid) = pid(&held.child)
-        {
-            let _ = kill_process(pid, Signal::TERM);
-            // A process that was stopped takes no other signal.
-            let _ = kill_process(pid, Signal::CONT);
-        }
-    }
-
-    /// Waits until the process ended, at most for a time. Answers whether it did.
-    fn wait(&self, patience: Duration) -> bool {
-        let deadline = Instant::now() + patience;
-        let mut pause = Duration::from_micros(200);
-        while !self.held().has_ended() {
-            if Instant::now() >= deadline {
-                return false;
-            }
-            thread::sleep(pause);
-            pause = (pause * 2).min(Duration::from_millis(5));
-        }
-        true
+        self.child.end();
     }
 
     /// Waits until the process ended, and ends it for good if that takes too long: then what it started may be left.
     pub(super) fn reap(&self) -> Option<ExitStatus> {
-        let has_ended = self.wait(HARD_END);
-        let mut held = self.held();
-        if !has_ended {
-            process::kill(&mut held.child);
+        let status = self.child.reap();
+        if let Some(folder) = &self.folder {
+            folder.give_up();
         }
-        let status = held.child.wait().ok();
-        held.is_reaped = true;
-        drop(held);
-        folder::give_up(&self.folder);
         status
     }
 
     /// Lets the process end by itself for a moment, ends it if it doesn't, and reaps it.
     fn end_and_reap(&self) {
-        if !self.wait(SOFT_END) {
-            self.end();
+        if !self.child.wait(Instant::now() + SOFT_END) {
+            self.child.end();
         }
         self.reap();
     }
@@ -178,49 +132,46 @@ impl Process {
         if let Some(problem) = self.cgroup.as_ref().and_then(Cgroup::problem) {
             return problem;
         }
-        match status {
-            Some(status) => how_it_ended(status, &self.errors.text()),
-            None => "its process ended".to_owned(),
-        }
+        let Some(status) = status else { return "its process ended".to_owned() };
+        let (errors, _) = self.errors.read(LAST_WORDS);
+        how_it_ended("it", status, &visible(&String::from_utf8_lossy(&errors)))
     }
-}
-
-fn pid(child: &Child) -> Option<Pid> {
-    i32::try_from(child.id()).ok().and_then(Pid::from_raw)
 }
 
 /// How long a plugin may take to put its things in order.
 const SOFT_END: Duration = Duration::from_secs(2);
-/// How long a supervisor may take to end everything that its worker started.
-const HARD_END: Duration = Duration::from_secs(10);
+/// How long the end of what it writes to standard error is waited for, when it is gone.
+const LAST_WORDS: Duration = Duration::from_millis(100);
+/// How much is kept of that.
+const KEPT_ERRORS: usize = 4096;
 
 impl Worker {
     /// Starts a process, and waits until it has loaded the plugin.
-    pub(super) fn start(start: Start<'_>) -> Result<Self, NotStarted> {
-        let failed = NotStarted::NoProcess;
-        let (folder, folder_lock) = folder::make(start.folders).map_err(failed)?;
-        let spawned = spawn(start.program, &start.load.limits.environment, &folder);
-        let (child, calls, services) = spawned.map_err(|error| {
-            folder::give_up(&folder);
+    pub(super) fn start(start: Start<'_>) -> Result<Self, ModuleFailure> {
+        let failed = ModuleFailure::NoProcess;
+        let load = start.load;
+        let folder = start.folders.map(OwnFolder::make).transpose().map_err(failed)?;
+        let give_up = |error| {
+            if let Some(folder) = &folder {
+                folder.give_up();
+            }
             failed(error)
-        })?;
-        let mut child: Child = child;
-        let cgroup = Cgroup::make(start.load.limits.memory_mb);
+        };
+        let (child, calls, services) =
+            spawn(start.program, &load.limits.environment, folder.as_ref().map(OwnFolder::path)).map_err(give_up)?;
+        let cgroup = folder.as_ref().and_then(|_| Cgroup::make(load.limits.memory_mb));
         if let Some(cgroup) = &cgroup {
             cgroup.add(child.id());
         }
-        let errors = match keep_errors(child.stderr.take()) {
-            Ok(errors) => errors,
-            Err(error) => {
-                process::kill(&mut child);
-                let _ = child.wait();
-                folder::give_up(&folder);
-                return Err(failed(error));
-            }
-        };
-        let held = Held { child, is_reaped: false };
-        let process =
-            Process { child: Mutex::new(held), errors, folder: folder.clone(), _folder_lock: folder_lock, cgroup };
+        let errors = child.take_stderr().ok_or_else(|| io::Error::other("it has no standard error"));
+        let errors = errors.and_then(|pipe| KeptOutput::start(pipe, WhichEnd::End, KEPT_ERRORS));
+        let errors = errors.map_err(|error| {
+            child.end();
+            child.reap();
+            give_up(error)
+        })?;
+        let path = folder.as_ref().map(|folder| folder.path().to_owned());
+        let process = Process { child, errors, folder, cgroup };
         let mut worker = Worker {
             process: Some(Arc::new(process)),
             clock: None,
@@ -232,13 +183,13 @@ impl Worker {
             idle_since: Instant::now(),
         };
         serve_in_background(services, start.services).map_err(failed)?;
-        let load = Load { folder, protocol: PROTOCOL, ..start.load };
+        let load = Load { folder: path, protocol: PROTOCOL, ..load };
         worker.outgoing.clear();
         write_frame(&mut worker.outgoing, &load, LARGEST_CALL).map_err(failed)?;
         let mut stage = Stage::Loading;
         match worker.say(start.deadline, None) {
             Ok(()) => {}
-            Err(Failure::TimedOut | Failure::TooMuchCpu) => return Err(NotStarted::Hung(Stage::Starting)),
+            Err(Failure::TimedOut | Failure::TooMuchCpu) => return Err(ModuleFailure::Hung(Stage::Starting)),
             Err(_) => return Err(worker.ended_at_start(Stage::Starting)),
         }
         loop {
@@ -260,22 +211,24 @@ impl Worker {
                 }
                 Ok(Said::Ready { protocol, .. }) => {
                     let problem = format!("the worker speaks protocol {protocol} and this host {PROTOCOL}");
-                    return Err(NotStarted::NoProcess(io::Error::other(problem)));
+                    return Err(ModuleFailure::NoProcess(io::Error::other(problem)));
                 }
-                Ok(Said::NotReady { message, needs_settings: true }) => return Err(NotStarted::NeedsSettings(message)),
-                Ok(Said::NotReady { message, .. }) => return Err(NotStarted::Refused(stage, message)),
+                Ok(Said::NotReady { message, needs_settings: true }) => {
+                    return Err(ModuleFailure::NeedsSettings(message));
+                }
+                Ok(Said::NotReady { message, .. }) => return Err(ModuleFailure::Refused(stage, message)),
                 Ok(_) => {
                     let problem = "it answered a call that was not made".to_owned();
-                    return Err(NotStarted::Crashed(stage, problem));
+                    return Err(ModuleFailure::Crashed(stage, problem));
                 }
                 Err(Failure::Gone | Failure::GoneBefore) => {
                     return Err(worker.ended_at_start(stage));
                 }
-                Err(Failure::TimedOut | Failure::TooMuchCpu) => return Err(NotStarted::Hung(stage)),
+                Err(Failure::TimedOut | Failure::TooMuchCpu) => return Err(ModuleFailure::Hung(stage)),
                 Err(Failure::Nonsense(problem) | Failure::Unsendable(problem)) => {
-                    return Err(NotStarted::Crashed(stage, problem));
+                    return Err(ModuleFailure::Crashed(stage, problem));
                 }
-                Err(Failure::NonsenseBefore) => return Err(NotStarted::Crashed(stage, UNASKED.to_owned())),
+                Err(Failure::NonsenseBefore) => return Err(ModuleFailure::Crashed(stage, UNASKED.to_owned())),
             }
         }
     }
@@ -286,7 +239,7 @@ impl Worker {
     }
 
     /// Calls a hook.
-    pub(super) fn call(
+    pub(crate) fn call(
         &mut self,
         call: HookCall<'_>,
         deadline: Instant,
@@ -448,14 +401,14 @@ impl Worker {
     }
 
     /// Ends the process at once, and waits for its end. Answers how it ended.
-    pub(super) fn bury(&mut self) -> String {
+    pub(crate) fn bury(&mut self) -> String {
         self.bury_and_tell().1
     }
 
     fn bury_and_tell(&mut self) -> (Option<ExitStatus>, String) {
         let Some(process) = self.process.take() else { return (None, String::new()) };
         // A process that crashed is still on its way: its own end says more than the one that it is given here.
-        if !process.wait(Duration::from_millis(100)) {
+        if !process.child.wait(Instant::now() + LAST_WORDS) {
             process.end();
         }
         let status = process.reap();
@@ -463,15 +416,40 @@ impl Worker {
     }
 
     /// Why there is no worker, whose process ended before it was ready.
-    fn ended_at_start(&mut self, stage: Stage) -> NotStarted {
+    fn ended_at_start(&mut self, stage: Stage) -> ModuleFailure {
         let (status, how) = self.bury_and_tell();
         // As long as it didn't say that it loads the plugin, none of the plugin's code has run.
         let is_host = self.clock.is_none() && status.and_then(|status| status.code()) == Some(NO_ROOM);
-        if is_host { NotStarted::NoProcess(Errno::AGAIN.into()) } else { NotStarted::Crashed(stage, how) }
+        if is_host { ModuleFailure::NoProcess(Errno::AGAIN.into()) } else { ModuleFailure::Crashed(stage, how) }
+    }
+
+    /// Lets the plugin put its things in order, and finds out what became of that. The process is gone afterwards.
+    pub(crate) fn finish(mut self, deadline: Instant) -> Result<(), ModuleFailure> {
+        let stage = Stage::Dropping;
+        let _ = self.calls.shutdown(Shutdown::Write);
+        match self.hear(deadline, None, LARGEST_REFUSAL) {
+            Ok(Said::Refused(refusal)) => {
+                return Err(ModuleFailure::Refused(stage, PluginError::from(refusal).message().to_owned()));
+            }
+            Ok(_) => return Err(ModuleFailure::Crashed(stage, "it answered a call that was not made".to_owned())),
+            Err(Failure::TimedOut | Failure::TooMuchCpu) => return Err(ModuleFailure::Hung(stage)),
+            Err(Failure::Nonsense(how) | Failure::Unsendable(how)) => return Err(ModuleFailure::Crashed(stage, how)),
+            Err(Failure::Gone | Failure::GoneBefore | Failure::NonsenseBefore) => {}
+        }
+        let Some(process) = self.process.take() else { return Ok(()) };
+        let has_ended = process.child.wait(deadline);
+        if !has_ended {
+            process.end();
+        }
+        match process.reap() {
+            _ if !has_ended => Err(ModuleFailure::Hung(stage)),
+            Some(status) if status.success() => Ok(()),
+            status => Err(ModuleFailure::Crashed(stage, process.end_of(status))),
+        }
     }
 
     /// Lets the plugin put its things in order, and waits until the process ended.
-    pub(super) fn retire(mut self) {
+    pub(crate) fn retire(mut self) {
         let Some(process) = self.process.take() else { return };
         self.hang_up();
         process.end_and_reap();
@@ -479,7 +457,7 @@ impl Worker {
 
     /// Tells the worker that no call will come.
     fn hang_up(&self) {
-        let _ = self.calls.shutdown(std::net::Shutdown::Both);
+        let _ = self.calls.shutdown(Shutdown::Both);
     }
 }
 

@@ -4,10 +4,7 @@
 //! call at a time. One that crashes, hangs or talks nonsense is ended, with everything that it started, and the next call
 //! gets another.
 
-mod cgroup;
 mod child;
-mod cpu;
-mod folder;
 mod process;
 mod start;
 mod wire;
@@ -20,30 +17,28 @@ use std::{
     time::{Duration, Instant},
 };
 
-use billhook_plugin_api::{
-    Hook, UsageSpec,
-    call::{HookCall, HookReply},
-};
+use billhook_plugin_api::call::{HookCall, HookReply};
+use billhook_process::{ChildProgram, is_shortage};
 
 use super::{
-    PluginServices, TrialError, TrialOutcome,
+    PluginServices,
     call::{CallFailure, Fault, FaultKind, Instance},
-    child::{ChildProgram, is_shortage},
     plugin::timed_out,
-    trial::{Stage, check_usage_specs, may_load},
 };
 use billhook_machine::disk::DiskTrouble;
 use billhook_model::{ModuleInfo, RunPolicy};
-use child::{Failure, NotStarted, Process, Start, Worker};
-pub(crate) use folder::tidy;
+pub(crate) use child::{Failure, ModuleFailure, Worker};
+use child::{Process, Start};
 pub(crate) use process::run;
+pub(crate) use start::WORK;
 use wire::Load;
 
 /// What the workers of a plugin are made of.
 pub(crate) struct WorkerConfig {
     pub(crate) program: ChildProgram,
-    /// The folder in which each worker gets a folder of its own.
-    pub(crate) folders: PathBuf,
+    /// The folder in which each worker gets a folder of its own, and is confined to it. Without one it is not confined: so a plugin
+    /// is tried that is to run in the process of the host.
+    pub(crate) folders: Option<PathBuf>,
     pub(crate) library: PathBuf,
     pub(crate) module: ModuleInfo,
     pub(crate) services: Arc<PluginServices>,
@@ -54,11 +49,11 @@ pub(crate) struct WorkerConfig {
 
 impl WorkerConfig {
     /// Starts a worker, however little time the caller has left who made it necessary: the next one has a use for it too.
-    fn start(&self) -> Result<Worker, NotStarted> {
+    pub(crate) fn start(&self) -> Result<Worker, ModuleFailure> {
         let services = &self.services;
         Worker::start(Start {
             program: &self.program,
-            folders: &self.folders,
+            folders: self.folders.as_deref(),
             load: Load {
                 protocol: wire::PROTOCOL,
                 plugin: services.plugin.clone(),
@@ -66,51 +61,14 @@ impl WorkerConfig {
                 module: self.module.clone(),
                 settings: services.settings.clone(),
                 package_folder: PathBuf::from(&services.folder),
-                folder: PathBuf::new(),
+                folder: None,
                 limits: self.runtime.limits.clone(),
+                is_confined: self.folders.is_some(),
             },
             services: Arc::clone(services),
             deadline: Instant::now() + self.start_limit,
         })
     }
-}
-
-/// Tries a module in a worker, confined as its workers will be: loads it, constructs it, and asks for its usage
-/// specifications.
-pub(crate) fn try_in_worker(config: &WorkerConfig) -> Result<TrialOutcome, TrialError> {
-    may_load(&config.library)?;
-    let deadline = Instant::now() + config.start_limit;
-    let mut worker = match config.start() {
-        Ok(worker) => worker,
-        Err(NotStarted::NeedsSettings(message)) => return Ok(TrialOutcome::NeedsSettings { message }),
-        Err(NotStarted::NoProcess(problem)) => return Err(TrialError::Start(problem)),
-        Err(NotStarted::Refused(stage, problem)) => return Err(TrialError::Refused { stage, problem }),
-        Err(NotStarted::Crashed(stage, how)) => return Err(TrialError::Crashed { stage, how }),
-        Err(NotStarted::Hung(stage)) => return Err(TrialError::Hung { stage, limit: config.start_limit }),
-    };
-    let stage = Stage::AskingForUsageSpecs;
-    let mut usage_specs: Vec<UsageSpec> = Vec::new();
-    if config.module.implements(Hook::GetUsageSpecs) {
-        let cpu = Duration::from_millis(config.runtime.limits.cpu_ms);
-        match worker.call(HookCall::GetUsageSpecs {}, deadline, cpu) {
-            Ok(Ok(HookReply::GetUsageSpecs(returned))) => usage_specs = returned,
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => return Err(TrialError::Refused { stage, problem: error.to_string() }),
-            Err(Failure::Gone | Failure::GoneBefore) => {
-                return Err(TrialError::Crashed { stage, how: worker.bury() });
-            }
-            Err(Failure::Nonsense(how) | Failure::Unsendable(how)) => return Err(TrialError::Crashed { stage, how }),
-            Err(Failure::NonsenseBefore) => {
-                return Err(TrialError::Crashed { stage, how: "it spoke unasked".to_owned() });
-            }
-            Err(Failure::TimedOut | Failure::TooMuchCpu) => {
-                return Err(TrialError::Hung { stage, limit: config.start_limit });
-            }
-        }
-    }
-    check_usage_specs(&usage_specs).map_err(|problem| TrialError::Refused { stage, problem })?;
-    worker.retire();
-    Ok(TrialOutcome::Works { usage_specs })
 }
 
 /// The workers of one plugin.
@@ -384,25 +342,25 @@ impl Shared {
     }
 
     /// What a start that failed means for the call. Nothing was done.
-    fn not_started(&self, not_started: NotStarted) -> Fault {
+    fn not_started(&self, not_started: ModuleFailure) -> Fault {
         let problem = match not_started {
             // It may be there in a moment, and is asked for at the next call.
-            NotStarted::NoProcess(problem) if is_shortage(&problem) => {
+            ModuleFailure::NoProcess(problem) if is_shortage(&problem) => {
                 let message = format!("the plugin can't be loaded: its worker can't be started: {problem}");
                 return Fault::new(FaultKind::Unavailable, message);
             }
-            NotStarted::NoProcess(error) => {
+            ModuleFailure::NoProcess(error) => {
                 let trouble = DiskTrouble::of(&error);
                 let why = trouble.map_or_else(|| error.to_string(), |trouble| trouble.to_string());
                 let message = format!("the plugin can't be loaded: its worker can't be started: {why}");
                 return Fault::not_begun(message, trouble);
             }
-            NotStarted::NeedsSettings(problem) | NotStarted::Refused(_, problem) => problem,
-            NotStarted::Crashed(stage, how) => {
+            ModuleFailure::NeedsSettings(problem) | ModuleFailure::Refused(_, problem) => problem,
+            ModuleFailure::Crashed(stage, how) => {
                 self.crashed(&format!("{stage}: {how}"));
                 format!("its worker crashed {stage}: {how}")
             }
-            NotStarted::Hung(stage) => format!("its worker hung {stage}"),
+            ModuleFailure::Hung(stage) => format!("its worker hung {stage}"),
         };
         let message = format!("the plugin can't be loaded: {problem}");
         Fault::not_begun(message, None)

@@ -18,16 +18,14 @@ use billhook_plugin_api::{
     data::Contract,
 };
 
+use billhook_model::text::beginning;
+use billhook_process::{Bounds, be_killed_first, confine, is_shortage, split};
+
 use super::{
-    super::{
-        Library, LoadedInstance,
-        child::is_shortage,
-        confine::{Bounds, confine},
-        supervisor,
-    },
+    super::{Library, LoadedInstance},
     wire::{
         Asked, Incoming, LARGEST_CALL, LARGEST_REFUSAL, LARGEST_SERVICE, LONGEST_LINE, LONGEST_MESSAGE, Load, PROTOCOL,
-        Said, Served, Service, cut, largest_answer, receive, send,
+        Said, Served, Service, largest_answer, receive, send,
     },
 };
 
@@ -36,7 +34,8 @@ pub(super) const NO_ROOM: i32 = 71;
 
 /// Runs as a worker: standard input is the socket of calls, standard output that of services.
 pub(crate) fn run(host: u32) -> io::Result<()> {
-    if let Err(error) = supervisor::split(host) {
+    if let Err(error) = split(host) {
+        let _ = writeln!(io::stderr(), "{error}");
         process::exit(if is_shortage(&error) { NO_ROOM } else { 1 });
     }
     let (calls, services) = take_sockets()?;
@@ -47,13 +46,15 @@ pub(crate) fn run(host: u32) -> io::Result<()> {
     let plugin = match prepare(load, services, &mut connection) {
         Ok(plugin) => plugin,
         Err(NotReady { message, needs_settings }) => {
-            let message = cut(&message, LONGEST_MESSAGE).to_owned();
+            let message = beginning(&message, LONGEST_MESSAGE).to_owned();
             return connection.say(&Said::NotReady { message, needs_settings }, LARGEST_REFUSAL);
         }
     };
     connection.serve(&plugin)?;
-    // The host is gone or done: what the plugin wants to put in order it does now.
-    drop(plugin);
+    // The host is gone or done: what the plugin wants to put in order it does now. A host that tries it still listens.
+    if let Err(error) = plugin.end() {
+        let _ = connection.say(&refused(error), LARGEST_REFUSAL);
+    }
     process::exit(0);
 }
 
@@ -84,9 +85,14 @@ fn prepare(load: Load, services: UnixStream, connection: &mut Connection) -> Res
     if load.protocol != PROTOCOL {
         return Err(format!("the host speaks protocol {} and this worker {PROTOCOL}", load.protocol).into());
     }
-    std::env::set_current_dir(&load.folder).map_err(|error| format!("its own folder can't be entered: {error}"))?;
-    let bounds = Bounds { limits: &load.limits, package: &load.package_folder, folder: &load.folder };
-    let lacks = confine(&bounds)?;
+    let mut lacks = Vec::new();
+    if load.is_confined {
+        let folder = load.folder.as_ref().ok_or_else(|| NotReady::from("it got no folder of its own"))?;
+        std::env::set_current_dir(folder).map_err(|error| format!("its own folder can't be entered: {error}"))?;
+        lacks = confine(&Bounds { limits: &load.limits, package: &load.package_folder, folder })?;
+    } else {
+        be_killed_first();
+    }
     // While no code of the plugin's has run: later it could say anything.
     connection.say(&Said::Loading { process: process::id() }, LARGEST_REFUSAL)?;
     let library = Library::open(&load.library, &load.module)?;
@@ -210,7 +216,7 @@ impl HostServices for RemoteServices {
     }
 
     fn log(&self, level: u32, message: &str) {
-        let message = cut(message, LONGEST_LINE).to_owned();
+        let message = beginning(message, LONGEST_LINE).to_owned();
         let mut socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
         // Whoever logs can't do anything about a host that is gone.
         if send(&mut socket.0, &Service::Log { level, message }, LARGEST_SERVICE).is_err() {

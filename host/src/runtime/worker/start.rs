@@ -4,36 +4,46 @@ use std::{
     io,
     os::{fd::OwnedFd, unix::net::UnixStream},
     path::Path,
-    process::{Child, Stdio},
+    process::Stdio,
     sync::Arc,
     thread,
 };
 
 use billhook_plugin_api::{PluginError, abi::services::HostServices};
 
+use billhook_model::text::beginning;
+use billhook_process::{ChildProgram, SupervisedChild};
+
 use super::{
-    super::{ChildProgram, PluginServices, starter},
-    wire::{Incoming, LARGEST_SERVICE, LONGEST_LINE, Served, Service, cut, receive, send},
+    super::PluginServices,
+    wire::{Incoming, LARGEST_SERVICE, LONGEST_LINE, Served, Service, receive, send},
 };
 
-/// Starts the process of a worker. Answers it with the sockets of calls and of services.
+/// The task of a child process that is a worker.
+pub(crate) const WORK: &str = "work";
+
+/// Starts the process of a worker. Returns it with the sockets of calls and of services.
+///
+/// One with a folder of its own gets no more of this process's environment than is named; one without has all of it, and this
+/// process's working folder.
 pub(super) fn spawn(
     program: &ChildProgram,
     environment: &[String],
-    folder: &Path,
-) -> io::Result<(Child, UnixStream, UnixStream)> {
+    folder: Option<&Path>,
+) -> io::Result<(SupervisedChild, UnixStream, UnixStream)> {
     let (calls, its_calls) = UnixStream::pair()?;
     let (services, its_services) = UnixStream::pair()?;
-    let mut command = program.command("work")?;
-    command.arg(std::process::id().to_string());
+    let mut command = program.command(WORK)?;
     command.stdin(Stdio::from(OwnedFd::from(its_calls))).stdout(Stdio::from(OwnedFd::from(its_services)));
-    command.env_clear().env("TMPDIR", folder).env("HOME", folder).current_dir(folder);
-    for name in environment {
-        if let Some(value) = std::env::var_os(name) {
-            command.env(name, value);
+    if let Some(folder) = folder {
+        command.env_clear().env("TMPDIR", folder).env("HOME", folder).current_dir(folder);
+        for name in environment {
+            if let Some(value) = std::env::var_os(name) {
+                command.env(name, value);
+            }
         }
     }
-    Ok((starter::spawn(command)?, calls, services))
+    Ok((SupervisedChild::spawn(command)?, calls, services))
 }
 
 /// Serves what a worker asks for, on a thread of its own, until the worker is gone.
@@ -65,7 +75,7 @@ fn serve_one(services: &PluginServices, service: Service) -> Option<Served> {
     };
     Some(match service {
         Service::Log { level, message } => {
-            services.log(level, cut(&message, LONGEST_LINE));
+            services.log(level, beginning(&message, LONGEST_LINE));
             return None;
         }
         Service::Get { key } => match services.state_get(&key) {

@@ -14,8 +14,7 @@ use billhook_plugin_api::{
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::package::ModuleInfo;
-use billhook_model::{Confinement, WorkerLimits};
+use billhook_model::{Confinement, ModuleInfo, WorkerLimits, text::beginning};
 
 /// The version of the protocol. A worker of another one is refused.
 pub(super) const PROTOCOL: u32 = 1;
@@ -44,9 +43,17 @@ pub(crate) struct Load {
     pub(crate) settings: String,
     /// The folder of the unpacked package.
     pub(crate) package_folder: PathBuf,
-    /// The worker's own folder, and its working folder.
-    pub(crate) folder: PathBuf,
+    /// The worker's own folder, and its working folder; none for one that isn't confined.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) folder: Option<PathBuf>,
     pub(crate) limits: WorkerLimits,
+    /// Whether the worker is to confine itself. One that isn't tries a plugin that is to run in the process of its host.
+    #[serde(default = "yes")]
+    pub(crate) is_confined: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// What a host says on the socket of calls, after [`Load`]. Borrows what it says.
@@ -94,23 +101,13 @@ pub(super) struct Refusal {
     retry_after_ms: Option<u64>,
 }
 
-const KINDS: [ErrorKind; 7] = [
-    ErrorKind::BadValue,
-    ErrorKind::Invalid,
-    ErrorKind::Forbidden,
-    ErrorKind::NotFound,
-    ErrorKind::Conflict,
-    ErrorKind::Unavailable,
-    ErrorKind::Internal,
-];
-
 /// The most of a message that is kept.
 pub(super) const LONGEST_MESSAGE: usize = 8 * 1024;
 
 impl From<PluginError> for Refusal {
     fn from(error: PluginError) -> Self {
         let message = error.message();
-        let message = cut(message, LONGEST_MESSAGE);
+        let message = beginning(message, LONGEST_MESSAGE);
         let message = if error.is_panic() { format!("the plugin {message}") } else { message.to_owned() };
         let retry_after_ms = error.retry_after().map(|delay| u64::try_from(delay.as_millis()).unwrap_or(u64::MAX));
         Refusal { kind: error.kind().name().to_owned(), message, retry_after_ms }
@@ -119,8 +116,8 @@ impl From<PluginError> for Refusal {
 
 impl From<Refusal> for PluginError {
     fn from(refusal: Refusal) -> Self {
-        let kind = KINDS.into_iter().find(|kind| kind.name() == refusal.kind).unwrap_or(ErrorKind::Internal);
-        let error = PluginError::new(kind, cut(&refusal.message, LONGEST_MESSAGE));
+        let kind = refusal.kind.parse().unwrap_or(ErrorKind::Internal);
+        let error = PluginError::new(kind, beginning(&refusal.message, LONGEST_MESSAGE));
         match refusal.retry_after_ms {
             Some(delay) => error.with_retry_after(Duration::from_millis(delay)),
             None => error,
@@ -132,15 +129,6 @@ impl From<Refusal> for PluginError {
 pub(super) fn largest_answer(hook: Hook) -> usize {
     const NAMES: usize = 64;
     (HookReply::largest(hook) + NAMES).max(LARGEST_REFUSAL)
-}
-
-/// The beginning of a text, at most so many bytes.
-pub(super) fn cut(text: &str, most: usize) -> &str {
-    let mut end = text.len().min(most);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
 }
 
 /// What a worker asks for on the socket of services, from any thread and at any time.

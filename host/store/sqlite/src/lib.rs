@@ -23,8 +23,6 @@ use std::{path::Path, sync::Arc};
 use billhook_model::Clock;
 use billhook_store::{Result, Retention, Stores};
 
-pub use registry::read_only_state;
-
 /// The name of the file that makes a folder a home.
 pub const REGISTRY_FILE: &str = "registry.db";
 

@@ -28,7 +28,6 @@ use crate::{
     foreign_log,
 };
 pub(crate) use formats::REGISTRY;
-pub use state::read_only_state;
 
 /// The registry of a home.
 pub(crate) struct Registry {

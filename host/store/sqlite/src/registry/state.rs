@@ -1,12 +1,10 @@
 //! What plugins keep.
 
-use std::path::Path;
+use billhook_store::{PluginState, Result};
+use rusqlite::{Connection, ErrorCode, OptionalExtension};
 
-use billhook_store::{Kept, PluginState, Result, StoreError};
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
-
-use super::{Registry, lock, read_on, told};
-use crate::{failure::Step, file::BUSY};
+use super::{Registry, lock, read_on};
+use crate::failure::Step;
 
 impl PluginState for Registry {
     fn get(&self, plugin: &str, key: &str) -> Result<Option<Vec<u8>>> {
@@ -33,21 +31,6 @@ impl PluginState for Registry {
             Ok(())
         })
     }
-}
-
-/// Reads a value of a plugin's from the registry at a path, without being able to write any: for a process in which a package is
-/// only tried.
-///
-/// # Errors
-/// The registry can't be opened or read.
-pub fn read_only_state(registry: &Path, plugin: &str, key: &str) -> Result<Option<Vec<u8>>> {
-    let read = || -> std::result::Result<Connection, rusqlite::Error> {
-        let connection = Connection::open_with_flags(registry, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-        connection.busy_timeout(BUSY)?;
-        Ok(connection)
-    };
-    let connection = read().map_err(|error| StoreError::failed(Kept::Registry, error))?;
-    told(|| find(&connection, plugin, key))
 }
 
 fn find(connection: &Connection, plugin: &str, key: &str) -> Step<Option<Vec<u8>>> {

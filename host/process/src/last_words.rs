@@ -23,7 +23,10 @@ static BEFORE: [AtomicPtr<libc::sigaction>; CRASHES.len()] = [const { AtomicPtr:
 /// For a program that leads its standard error through a pipe which a thread of its own reads: without this, the last lines would
 /// be lost, and they say why it crashed. As long as `pending` isn't zero, that thread has something to write, for which a crash
 /// waits some hundredths of a second. To be called once, before plugins are loaded. Both descriptors are kept open; reading must
-/// not block. A second call is an error, as it is where the system takes no handlers.
+/// not block.
+///
+/// # Errors
+/// It was called before, or the system takes no handlers.
 pub fn keep_last_words(pipe: OwnedFd, to: OwnedFd, pending: &'static AtomicUsize) -> io::Result<()> {
     STREAMS.set((pipe, to, pending)).map_err(|_| io::Error::other("last words are kept already"))?;
     for (signal, before) in CRASHES.into_iter().zip(&BEFORE) {

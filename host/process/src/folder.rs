@@ -30,26 +30,45 @@ const PAUSE: Duration = Duration::from_millis(2);
 /// A folder that was begun so long ago is nobody's.
 const FORGOTTEN: Duration = Duration::from_secs(3600);
 
-/// Makes a folder for a worker. The lock tells that it is in use, also after this process was killed.
-pub(super) fn make(folders: &Path) -> io::Result<(PathBuf, File)> {
-    private::folder(folders)?;
-    // Locked before it has its name: one of that name which isn't locked is of a host that is gone.
-    let id = Uuid::now_v7();
-    let begun = folders.join(format!("{BEGUN}{id}"));
-    private::new_folder(&begun)?;
-    let lock = File::open(&begun)?;
-    lock.lock()?;
-    let folder = folders.join(format!("{WORKER}{id}"));
-    fs::rename(&begun, &folder)?;
-    Ok((folder, lock))
+/// A folder of a worker's own. Its lock tells that it is in use, also after this process was killed.
+#[derive(Debug)]
+pub struct OwnFolder {
+    path: PathBuf,
+    _lock: File,
 }
 
-/// Gives a worker's folder up: moves it aside, to be deleted later. What can't be moved now is at a later start.
-pub(super) fn give_up(folder: &Path) {
-    let Some(folders) = folder.parent() else { return };
-    match move_aside(folders, folder) {
-        Ok(()) => tidy(folders),
-        Err(error) => tracing::warn!(folder = %folder.display(), "a worker's folder can't be moved aside: {error}"),
+impl OwnFolder {
+    /// Makes a folder within another, which is made if it isn't there.
+    ///
+    /// # Errors
+    /// It can't be made, or it can't be locked.
+    pub fn make(folders: &Path) -> io::Result<Self> {
+        private::folder(folders)?;
+        // Locked before it has its name: one of that name which isn't locked is of a host that is gone.
+        let id = Uuid::now_v7();
+        let begun = folders.join(format!("{BEGUN}{id}"));
+        private::new_folder(&begun)?;
+        let lock = File::open(&begun)?;
+        lock.lock()?;
+        let path = folders.join(format!("{WORKER}{id}"));
+        fs::rename(&begun, &path)?;
+        Ok(OwnFolder { path, _lock: lock })
+    }
+
+    /// Returns where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Gives the folder up: moves it aside, to be deleted later. What can't be moved now is at a later start.
+    pub fn give_up(&self) {
+        let Some(folders) = self.path.parent() else { return };
+        match move_aside(folders, &self.path) {
+            Ok(()) => tidy(folders),
+            Err(error) => {
+                tracing::warn!(folder = %self.path.display(), "a worker's folder can't be moved aside: {error}");
+            }
+        }
     }
 }
 
@@ -70,7 +89,7 @@ fn move_aside(folders: &Path, folder: &Path) -> io::Result<()> {
 static TIDIED: Mutex<BTreeMap<PathBuf, bool>> = Mutex::new(BTreeMap::new());
 
 /// Begins to delete what was moved aside, and folders of workers whose host is gone. Nobody waits for it.
-pub(crate) fn tidy(folders: &Path) {
+pub fn tidy(folders: &Path) {
     if !folders.exists() {
         return;
     }
@@ -249,13 +268,12 @@ mod tests {
     fn a_folder_in_use_stays_and_one_of_a_host_that_is_gone_is_moved_aside() {
         let scratch = tempfile::tempdir().expect("a folder");
         let folders = scratch.path().join("workers");
-        let (used, _lock) = make(&folders).expect("made");
-        let (left, lock) = make(&folders).expect("made");
-        drop(lock);
+        let used = OwnFolder::make(&folders).expect("made");
+        let left = OwnFolder::make(&folders).expect("made").path().to_owned();
         let begun = folders.join(format!("{BEGUN}x"));
         fs::create_dir(&begun).expect("made");
         while tidy_some(&folders).expect("tidied") {}
-        assert!(used.exists() && begun.exists() && !left.exists());
+        assert!(used.path().exists() && begun.exists() && !left.exists());
         assert!(!folders.join(ASIDE).exists(), "what was moved aside is deleted");
     }
 }

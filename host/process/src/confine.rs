@@ -21,16 +21,21 @@ use seccompiler::{
 use billhook_model::{Confinement, WorkerLimits};
 
 /// What a process is confined to.
-pub(super) struct Bounds<'a> {
-    pub(super) limits: &'a WorkerLimits,
+#[derive(Debug)]
+pub struct Bounds<'a> {
+    /// The operator's limits.
+    pub limits: &'a WorkerLimits,
     /// What it reads: the package.
-    pub(super) package: &'a Path,
+    pub package: &'a Path,
     /// What it reads and writes: its own folder.
-    pub(super) folder: &'a Path,
+    pub folder: &'a Path,
 }
 
-/// Confines this process. Answers what the kernel lacks; fails if the operator didn't allow to lack it.
-pub(super) fn confine(bounds: &Bounds<'_>) -> io::Result<Vec<Confinement>> {
+/// Confines this process, which has to have one thread. Returns what the kernel lacks.
+///
+/// # Errors
+/// The kernel lacks what the operator didn't allow to lack, or a limit can't be set.
+pub fn confine(bounds: &Bounds<'_>) -> io::Result<Vec<Confinement>> {
     be_killed_first();
     limit(bounds.limits)?;
     rustix::thread::set_no_new_privs(true)?;
@@ -53,9 +58,9 @@ pub(super) fn confine(bounds: &Bounds<'_>) -> io::Result<Vec<Confinement>> {
     Ok(lacks)
 }
 
-/// What the kernel of this machine lacks.
-pub(crate) fn lacking() -> Vec<Confinement> {
-    // SAFETY: asks for versions, and changes nothing.
+/// Returns what the kernel of this machine lacks of what confines processes.
+pub fn lacking() -> Vec<Confinement> {
+    // SAFETY: both calls are given numbers and a null pointer, with which they only answer what the kernel has.
     let (landlock, seccomp) = unsafe {
         let version = 1;
         (
@@ -76,7 +81,7 @@ pub(crate) fn lacking() -> Vec<Confinement> {
 
 /// Makes this process the first that the kernel kills where memory runs out: its host goes on. Nothing that it starts can take
 /// that back.
-pub(super) fn be_killed_first() {
+pub fn be_killed_first() {
     // A kernel without it kills whom it likes.
     let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
 }

@@ -29,7 +29,7 @@ fn starter() -> io::Result<mpsc::Sender<Job>> {
 }
 
 /// Starts a process from the thread that never ends.
-pub(super) fn spawn(mut command: Command) -> io::Result<Child> {
+pub(crate) fn spawn(mut command: Command) -> io::Result<Child> {
     let (done, started) = mpsc::sync_channel(1);
     let job: Job = Box::new(move || {
         let child = command.spawn().map_err(|error| disk::not_run(Path::new(command.get_program()), error));

@@ -10,7 +10,10 @@ use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 /// Splits this process into a supervisor, which never returns, and its child, in which this returns.
 ///
 /// To be called before any thread is started. `host` is the process that started this one: if it is gone already, so is this.
-pub(super) fn split(host: u32) -> io::Result<()> {
+///
+/// # Errors
+/// This process has several threads, or the system gives no process.
+pub fn split(host: u32) -> io::Result<()> {
     // A second thread might hold a lock for ever in the child, and files that are closed below.
     if std::fs::read_dir("/proc/self/task")?.count() != 1 {
         return Err(io::Error::other("run_child_process has to be called before any thread is started"));
@@ -140,7 +143,8 @@ fn close_inherited() -> io::Result<()> {
         .filter(|fd| *fd > 2)
         .collect();
     for fd in open {
-        // SAFETY: nothing in this process, which has just begun, has opened any; the folder that was read is closed.
+        // SAFETY: no value in this process owns the descriptor: it has just begun, with what it inherited, and the folder that was
+        // read above is closed.
         unsafe { libc::close(fd) };
     }
     Ok(())

@@ -24,14 +24,14 @@ const BESIDE_MB: u64 = 64;
 
 /// The group of one worker. Dropping it ends what is left in it.
 #[derive(Debug)]
-pub(super) struct Cgroup {
+pub struct Cgroup {
     folder: PathBuf,
     memory_mb: u64,
 }
 
 impl Cgroup {
-    /// Makes a group. `None` where there is no place for one.
-    pub(super) fn make(memory_mb: u64) -> Option<Self> {
+    /// Makes a group for a process and what it will start. `None` where there is no place for one.
+    pub fn make(memory_mb: u64) -> Option<Self> {
         static PLACE: OnceLock<Option<PathBuf>> = OnceLock::new();
         let place = PLACE.get_or_init(|| {
             let own = fs::read_to_string("/proc/self/cgroup").ok()?;
@@ -66,14 +66,14 @@ impl Cgroup {
     }
 
     /// Puts a process into the group, with what it will start.
-    pub(super) fn add(&self, process: u32) {
+    pub fn add(&self, process: u32) {
         if let Err(error) = self.write("cgroup.procs", &process.to_string()) {
             tracing::warn!(process, "a worker can't be put into its control group: {error}");
         }
     }
 
     /// Returns what to say of a worker that took too much memory.
-    pub(super) fn problem(&self) -> Option<String> {
+    pub fn problem(&self) -> Option<String> {
         let events = fs::read_to_string(self.folder.join("memory.events")).ok()?;
         let kills = events.lines().find_map(|line| line.strip_prefix("oom_kill "))?;
         (kills.trim() != "0").then(|| format!("it took more than {} MiB of memory in all", self.memory_mb + BESIDE_MB))
