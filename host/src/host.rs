@@ -1,6 +1,5 @@
 //! The host: joins packages, registry, runtime and dispatch.
 
-#[cfg(unix)]
 mod access;
 mod backend;
 mod background;

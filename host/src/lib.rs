@@ -28,6 +28,11 @@
 //!
 //! The library logs through `tracing` and never prints. The `billhook` command is in the feature `command`.
 
+#[cfg(not(target_os = "linux"))]
+compile_error!(
+    "the host of billhook runs on Linux, which confines its workers; plugins are written and tested on any system"
+);
+
 mod accounting;
 mod child_process;
 mod delivery;

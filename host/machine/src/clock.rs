@@ -23,13 +23,8 @@ impl Clock for MachineClock {
     }
 
     fn since_boot(&self) -> Duration {
-        #[cfg(target_os = "linux")]
-        {
-            let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-            Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32)
-        }
-        #[cfg(not(target_os = "linux"))]
-        self.now().since(Moment::default())
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32)
     }
 
     fn boot(&self) -> String {

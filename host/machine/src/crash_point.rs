@@ -9,7 +9,6 @@ pub fn reached(step: &str) {
     let Some(named) = named.to_str() else { return };
     let (name, time) = named.split_once('#').unwrap_or((named, "1"));
     if name == step && time.parse() == Ok(TIMES.fetch_add(1, Ordering::Relaxed) + 1) {
-        #[cfg(unix)]
         let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
         std::process::abort();
     }
@@ -23,7 +22,6 @@ pub fn reached(_step: &str) {}
 pub fn stands_still(_step: &str) {
     use std::sync::atomic::{AtomicBool, Ordering};
     static WAS_REACHED: AtomicBool = AtomicBool::new(false);
-    #[cfg(unix)]
     if std::env::var_os("BILLHOOK_STOP_AT").is_some_and(|named| named == _step)
         && !WAS_REACHED.swap(true, Ordering::Relaxed)
     {

@@ -74,13 +74,7 @@ impl fmt::Display for DiskTrouble {
 }
 
 /// What the system says of a disk that fails: it can't read or write, or what is on it is damaged.
-#[cfg(target_os = "linux")]
 const FAILURES: [i32; 2] = [rustix::io::Errno::IO.raw_os_error(), rustix::io::Errno::UCLEAN.raw_os_error()];
-#[cfg(all(unix, not(target_os = "linux")))]
-const FAILURES: [i32; 1] = [rustix::io::Errno::IO.raw_os_error()];
-/// ERROR_IO_DEVICE.
-#[cfg(not(unix))]
-const FAILURES: [i32; 1] = [1117];
 
 /// Something that failed because of the disk, as somebody tells it who knows: a database.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -108,16 +102,8 @@ impl DiskError {
 
 /// Whether nothing in a folder, or at a path, can be run or loaded as code, because its file system is mounted so.
 pub fn is_noexec(path: &Path) -> bool {
-    #[cfg(unix)]
-    {
-        use rustix::fs::{StatVfsMountFlags, statvfs};
-        statvfs(path).is_ok_and(|system| system.f_flag.contains(StatVfsMountFlags::NOEXEC))
-    }
-    #[cfg(not(unix))]
-    {
-        let _ = path;
-        false
-    }
+    use rustix::fs::{StatVfsMountFlags, statvfs};
+    statvfs(path).is_ok_and(|system| system.f_flag.contains(StatVfsMountFlags::NOEXEC))
 }
 
 /// Returns why a program couldn't be started, where the system's answer blames the program for how its file system is mounted.
@@ -152,7 +138,6 @@ mod tests {
     use super::*;
 
     #[test]
-    #[cfg(target_os = "linux")]
     fn trouble_of_the_disk_is_told_by_its_number_however_deep_it_lies() {
         use rustix::io::Errno;
         for (errno, expected) in [

@@ -43,25 +43,18 @@ pub fn ensure_file(path: &Path) -> io::Result<()> {
 /// Whether a file is there that this process can read and may not write to: it lies on a disk that is read-only, or is another
 /// user's.
 pub fn is_read_only(path: &Path) -> bool {
-    #[cfg(unix)]
-    {
-        use rustix::{fs::Access, io::Errno};
-        let may = |access| rustix::fs::access(path, access);
-        may(Access::READ_OK).is_ok()
-            && may(Access::WRITE_OK).is_err_and(|error| matches!(error, Errno::ROFS | Errno::ACCESS))
-    }
-    #[cfg(not(unix))]
-    fs::metadata(path).is_ok_and(|metadata| metadata.permissions().readonly())
+    use rustix::{fs::Access, io::Errno};
+    let may = |access| rustix::fs::access(path, access);
+    may(Access::READ_OK).is_ok()
+        && may(Access::WRITE_OK).is_err_and(|error| matches!(error, Errno::ROFS | Errno::ACCESS))
 }
 
 /// Makes a file that isn't there yet.
 pub fn new_file(path: &Path) -> io::Result<File> {
     let mut options = File::options();
     options.read(true).write(true).create_new(true);
-    #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, FILE);
     let file = options.open(path)?;
-    #[cfg(unix)]
     if mode(&file.metadata()?) != FILE {
         file.set_permissions(permissions(FILE))?;
     }
@@ -84,7 +77,6 @@ pub fn folder(path: &Path) -> io::Result<()> {
 /// Makes a folder that isn't there yet.
 pub fn new_folder(path: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
-    #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, FOLDER);
     builder.create(path)?;
     close(path)
@@ -99,7 +91,6 @@ pub fn scratch(prefix: &str) -> io::Result<TempDir> {
 pub fn scratch_in(folder: &Path, prefix: &str) -> io::Result<TempDir> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(prefix);
-    #[cfg(unix)]
     builder.permissions(permissions(FOLDER));
     let scratch = builder.tempdir_in(folder)?;
     close(scratch.path())?;
@@ -110,35 +101,29 @@ pub fn scratch_in(folder: &Path, prefix: &str) -> io::Result<TempDir> {
 pub fn scratch_file(folder: &Path, prefix: &str, suffix: &str) -> io::Result<NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(prefix).suffix(suffix);
-    #[cfg(unix)]
     builder.permissions(permissions(FILE));
     let file = builder.tempfile_in(folder)?;
-    #[cfg(unix)]
     file.as_file().set_permissions(permissions(FILE))?;
     Ok(file)
 }
 
 /// Gives a folder of ours the mode that it is to have, and no mark that it has from the folder that it is in.
 fn close(path: &Path) -> io::Result<()> {
-    #[cfg(unix)]
     if mode(&fs::symlink_metadata(path)?) != FOLDER {
         fs::set_permissions(path, permissions(FOLDER))?;
     }
     Ok(())
 }
 
-#[cfg(unix)]
 fn permissions(mode: u32) -> fs::Permissions {
     std::os::unix::fs::PermissionsExt::from_mode(mode)
 }
 
-#[cfg(unix)]
 fn mode(metadata: &fs::Metadata) -> u32 {
     std::os::unix::fs::MetadataExt::mode(metadata) & 0o7777
 }
 
 /// Takes from everybody but its user what they may do with a file or folder of ours.
-#[cfg(unix)]
 pub fn mend(path: &Path, metadata: &fs::Metadata) -> io::Result<()> {
     fs::set_permissions(path, permissions(if metadata.is_dir() { FOLDER } else { FILE }))
 }

@@ -1,6 +1,5 @@
 //! Who may write to a home: its user; and its group, where the operator said so. Libraries are loaded from it.
 
-#[cfg(unix)]
 use std::{
     fs::{self, Metadata},
     io,
@@ -8,14 +7,11 @@ use std::{
     path::Path,
 };
 
-#[cfg(unix)]
 use rustix::process::{getegid, geteuid, getgroups};
 
-#[cfg(unix)]
 use billhook_machine::private;
 
 /// Why a home can't be trusted.
-#[cfg(unix)]
 pub(super) enum Open {
     /// Everybody can write to something of it, or a group that isn't this process's.
     ToOthers(io::Error),
@@ -24,23 +20,17 @@ pub(super) enum Open {
 }
 
 /// What a home consists of beside its folders; what names begin with.
-#[cfg(unix)]
 const FILES: [&str; 5] = ["registry.db", "ledger.db", "executions.db", "lock", "in-use"];
-#[cfg(unix)]
 const FOLDERS: [&str; 4] = ["packages", "staging", "locks", "workers"];
 
-#[cfg(unix)]
 const EXECUTE: u32 = 0o011;
-#[cfg(unix)]
 const GROUP: u32 = 0o020;
-#[cfg(unix)]
 const OTHERS: u32 = 0o002;
 
 /// Refuses a home of which others than its user can write to anything.
 ///
 /// With the operator's word, its own group may write to the folder itself, and what the platform opened within it is closed again.
 /// So is what others could write to if they could get there.
-#[cfg(unix)]
 pub(super) fn check(home: &Path, group_may_write: bool) -> Result<(), (std::path::PathBuf, Open)> {
     let looked = |path: &Path| fs::metadata(path).map_err(|error| (path.to_owned(), Open::ToOthers(error)));
     let whole = looked(home)?;
@@ -79,7 +69,6 @@ pub(super) fn check(home: &Path, group_may_write: bool) -> Result<(), (std::path
 }
 
 /// Who can write to a file or folder beside its user.
-#[cfg(unix)]
 fn open_to(metadata: &Metadata) -> Option<Open> {
     let mode = metadata.mode();
     if mode & OTHERS != 0 {

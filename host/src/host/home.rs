@@ -12,7 +12,6 @@ use std::{
 };
 
 use super::HostError;
-#[cfg(unix)]
 use super::access;
 use billhook_machine::private;
 use billhook_store::Plugins;
@@ -190,7 +189,6 @@ fn check_content(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-#[cfg(unix)]
 fn check_access(path: &Path, group_may_write: bool) -> Result<(), HostError> {
     access::check(path, group_may_write).map_err(|(path, open)| match open {
         access::Open::ToOthers(source) => HostError::Home { path, source },
@@ -198,13 +196,7 @@ fn check_access(path: &Path, group_may_write: bool) -> Result<(), HostError> {
     })
 }
 
-#[cfg(not(unix))]
-fn check_access(_path: &Path, _group_may_write: bool) -> Result<(), HostError> {
-    Ok(())
-}
-
 /// Makes the entries of a folder durable.
 pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
-    // Folders can't be opened as files on Windows, where the file system journals names itself.
-    if cfg!(unix) { File::open(path)?.sync_all() } else { Ok(()) }
+    File::open(path)?.sync_all()
 }

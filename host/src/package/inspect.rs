@@ -169,15 +169,8 @@ pub(crate) fn inspect(path: &str, library: &[u8]) -> Result<ModuleInfo, ModuleEr
 const LARGEST_RECORD: usize = 64 * 1024;
 
 fn check_machine(file: &object::File<'_>) -> Result<(), String> {
-    let native = if cfg!(windows) {
-        BinaryFormat::Pe
-    } else if cfg!(target_vendor = "apple") {
-        BinaryFormat::MachO
-    } else {
-        BinaryFormat::Elf
-    };
-    if file.format() != native {
-        return Err(format!("it is a {:?} file, and this host loads {native:?}", file.format()));
+    if file.format() != BinaryFormat::Elf {
+        return Err(format!("it is a {:?} file, and this host loads {:?}", file.format(), BinaryFormat::Elf));
     }
     let architecture = match std::env::consts::ARCH {
         "x86_64" => Architecture::X86_64,

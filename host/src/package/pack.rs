@@ -20,7 +20,6 @@ pub fn pack(target: &Path, files: &[(String, PathBuf)]) -> io::Result<()> {
     let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut builder = tempfile::Builder::new();
     // As any new file: the user's mask decides who may read it.
-    #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     let out = builder.tempfile_in(folder)?;
     let mut zip = ZipWriter::new(BufWriter::new(out));

@@ -62,7 +62,6 @@ pub(crate) fn warning(task: &Task) -> Option<String> {
     match std::fs::metadata(path) {
         Err(error) => Some(format!("{path} can't be run: {error}")),
         Ok(metadata) if !metadata.is_file() => Some(format!("{path} can't be run: it is no file")),
-        #[cfg(unix)]
         Ok(metadata) if std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o111 == 0 => {
             Some(format!("{path} can't be run: it is not executable; chmod +x makes it so"))
         }

@@ -16,7 +16,6 @@ mod enableplugin;
 mod explain;
 mod handler_options;
 mod hints;
-#[cfg(target_os = "linux")]
 mod init;
 mod listdeliveries;
 mod listevents;
@@ -192,7 +191,6 @@ enum Verb {
 fn main() -> ExitCode {
     billhook::run_child_process();
     signals::begin();
-    #[cfg(target_os = "linux")]
     if let Some(code) = init::run() {
         return code;
     }

@@ -24,7 +24,6 @@ use crate::streams::NO_THREAD;
 const INSISTENT: [i32; 3] = [SIGINT, SIGTERM, SIGQUIT];
 const OTHERS: [i32; 8] = [SIGHUP, SIGALRM, SIGUSR1, SIGUSR2, SIGVTALRM, SIGPROF, SIGXCPU, SIGIO];
 /// Signals that have no name in the standard, by their numbers on Linux: those of the stack and of power, and the real-time ones.
-#[cfg(target_os = "linux")]
 const UNNAMED: [std::ops::RangeInclusive<i32>; 3] = [16..=16, 30..=30, 34..=64];
 
 /// Takes the signals that must not end any verb, nor take something from it.
@@ -41,7 +40,6 @@ pub(crate) fn begin() {
 pub(crate) fn ending() -> io::Result<Signals> {
     let is_kept = |signal: &i32| *signal != SIGHUP || !is_hangup_ignored();
     let signals = Signals::new(INSISTENT.into_iter().chain(OTHERS).filter(is_kept).collect::<Vec<i32>>())?;
-    #[cfg(target_os = "linux")]
     for signal in UNNAMED.into_iter().flatten() {
         // The system's library keeps some of them for itself.
         let _ = signals.add_signal(signal);

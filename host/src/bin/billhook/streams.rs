@@ -68,7 +68,6 @@ pub(crate) fn take(printed: Printed) -> anyhow::Result<()> {
     let reader = thread::Builder::new().name("billhook-printed".to_owned()).spawn(read).context(NO_THREAD)?;
     rustix::stdio::dup2_stdout(&to_log)?;
     rustix::stdio::dup2_stderr(&to_log)?;
-    #[cfg(target_os = "linux")]
     billhook::keep_last_words(of_plugins.try_clone()?, own(errors.as_fd())?, &PENDING)?;
     let streams = Streams { answers: Mutex::new(answers), errors, queue, of_plugins, reader };
     ensure!(STREAMS.set(streams).is_ok(), "the standard streams are taken already");
