@@ -5,6 +5,8 @@ mod support;
 
 /// Pull accounting: every record becomes one guided document, whatever is cut off.
 mod accounting;
+/// The house: which file and which crate may know which.
+mod architecture;
 /// From `newplugin` to `callplugin`, as an author goes.
 mod authoring;
 /// The life-cycle functions, called as a backend calls them.

@@ -12,6 +12,9 @@ use std::{
 /// The signals of crashes.
 const CRASHES: [i32; 5] = [libc::SIGABRT, libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE];
 
+/// So many milliseconds a crash waits at most for others who are about to write: on a busy machine they get their turn late.
+const MOST_WAITS: u32 = 500;
+
 /// The pipe that is read, where its text goes, and how much others are about to write there.
 static STREAMS: OnceLock<(OwnedFd, OwnedFd, &AtomicUsize)> = OnceLock::new();
 /// What each of the signals did before.
@@ -22,7 +25,7 @@ static BEFORE: [AtomicPtr<libc::sigaction>; CRASHES.len()] = [const { AtomicPtr:
 ///
 /// For a program that leads its standard error through a pipe which a thread of its own reads: without this, the last lines would
 /// be lost, and they say why it crashed. As long as `pending` isn't zero, that thread has something to write, for which a crash
-/// waits some hundredths of a second. To be called once, before plugins are loaded. Both descriptors are kept open; reading must
+/// waits half a second at most. To be called once, before plugins are loaded. Both descriptors are kept open; reading must
 /// not block.
 ///
 /// # Errors
@@ -58,7 +61,7 @@ extern "C" fn on_crash(signal: libc::c_int, info: *mut libc::siginfo_t, context:
         && let Some((pipe, to, pending)) = STREAMS.get()
     {
         let moment = libc::timespec { tv_sec: 0, tv_nsec: 1_000_000 };
-        for _ in 0..50 {
+        for _ in 0..MOST_WAITS {
             if pending.load(Ordering::Relaxed) == 0 {
                 break;
             }

@@ -10,7 +10,7 @@ use billhook_model::{ExecutionStatus, HandlerStatus, Listener, ListenerKind, Mod
 use billhook_plugin_api::data::Event;
 use billhook_store::{CalledName, ExecutionNote, Settled, Verdict};
 
-use super::{Shared, lanes::Queued};
+use super::{lanes::Queued, shared::Shared};
 use crate::{
     dispatch::{Dispatcher, status_of},
     events::{Answer, Called},

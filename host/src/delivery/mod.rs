@@ -6,27 +6,29 @@
 
 mod attempt;
 mod lanes;
+mod shared;
+mod threads;
 
 use std::{
     io,
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
-        mpsc::{self, Receiver, Sender},
+        mpsc::{self, Receiver},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
 use billhook_machine::crash_point;
-use billhook_model::{Clock, Listener, text::with_causes};
-use billhook_store::{
-    Coordination, ExecutionLog, ExecutionNote, HeldDelivery, Ledger, Membership, Result, Settled, Take,
-};
+use billhook_model::{Clock, text::with_causes};
+use billhook_store::{Coordination, ExecutionLog, Ledger, Result};
 
 use crate::dispatch::Dispatcher;
 pub(crate) use attempt::takes;
-use lanes::{Lanes, Queued};
+use lanes::Lanes;
+pub(crate) use shared::Wake;
+use shared::{Ended, Shared};
 
 /// How long a host holds deliveries without a sign of life.
 const LEASE: Duration = Duration::from_secs(30);
@@ -43,135 +45,6 @@ const FORGET: Duration = Duration::from_secs(60);
 pub(crate) struct Deliverer {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
-}
-
-/// What the threads share.
-struct Shared {
-    dispatcher: Arc<Dispatcher>,
-    ledger: Arc<dyn Ledger>,
-    log: Arc<dyn ExecutionLog>,
-    coordination: Arc<dyn Coordination>,
-    clock: Arc<dyn Clock>,
-    /// What this host is called in the ledger.
-    holder: String,
-    /// How long it holds deliveries without a sign of life.
-    lease_time: Duration,
-    /// Until when its lease certainly lasts, in milliseconds since the machine's start.
-    lease: AtomicU64,
-    /// How often its lease ran out. What was queued before it did last may be somebody else's.
-    lapses: AtomicU64,
-    lanes: Lanes,
-    /// What became of deliveries, to be settled.
-    ended: Mutex<Sender<Ended>>,
-    wake: Wake,
-    is_ended: AtomicBool,
-    /// Held as long as this host delivers: by it others tell that it is no more. It ends with the last that is settled.
-    membership: Mutex<Option<Arc<dyn Membership>>>,
-}
-
-/// A delivery that was attempted, and what the execution log is told of it.
-struct Ended {
-    settled: Settled,
-    note: Option<ExecutionNote>,
-}
-
-/// Wakes the thread that looks for deliveries.
-#[derive(Default)]
-pub(crate) struct Wake {
-    is_woken: Mutex<bool>,
-    signal: Condvar,
-}
-
-impl Wake {
-    pub(crate) fn wake(&self) {
-        *self.lock() = true;
-        self.signal.notify_all();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, bool> {
-        self.is_woken.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn wait(&self, longest: Duration) {
-        let waited = self.signal.wait_timeout_while(self.lock(), longest, |woken| !*woken);
-        *waited.unwrap_or_else(PoisonError::into_inner).0 = false;
-    }
-}
-
-impl Shared {
-    /// How much sooner a lease is taken for ended than it ends.
-    fn margin(&self) -> Duration {
-        self.lease_time / 6
-    }
-
-    /// How often a sign of life is given.
-    fn sign_of_life(&self) -> Duration {
-        self.lease_time / 10
-    }
-
-    /// Until when the lease certainly lasts, since the machine's start.
-    fn lease(&self) -> Duration {
-        Duration::from_millis(self.lease.load(Ordering::Acquire))
-    }
-
-    /// Until when what was queued is certainly this host's own, since the machine's start; `None` if it isn't any more.
-    fn holds_until(&self, queued: &Queued) -> Option<Duration> {
-        // In this order: a lease that was renewed after it ran out is seen with the number of times that it did.
-        let until = self.lease();
-        let is_own = self.lapses.load(Ordering::Acquire) == queued.lapses;
-        (self.clock.since_boot() < until && is_own).then_some(until)
-    }
-
-    /// Takes deliveries of a listener, but for those that another host is just beginning: one whose lease ran out, and that stands
-    /// still.
-    fn take(&self, listener: &Listener, most: usize) -> Result<Vec<HeldDelivery>> {
-        let take = Take { listener, holder: &self.holder, hold_for: self.lease_time, most };
-        self.ledger.take(&take, &|holder| self.coordination.announced_by(holder))
-    }
-
-    /// Whether the lease lasts.
-    fn holds(&self) -> bool {
-        self.clock.since_boot() < self.lease()
-    }
-
-    fn membership(&self) -> Option<Arc<dyn Membership>> {
-        self.membership.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn lapses(&self) -> u64 {
-        self.lapses.load(Ordering::Acquire)
-    }
-
-    fn is_ended(&self) -> bool {
-        self.is_ended.load(Ordering::Relaxed)
-    }
-
-    /// Nobody has anything more to tell the thread that settles: it ends when it settled what it was told.
-    fn end_settling(&self) {
-        let (nobody, _) = mpsc::channel();
-        *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = nobody;
-    }
-
-    fn end(&self, settled: Settled, note: Option<ExecutionNote>) {
-        // Without the thread that settles, the lease runs out and somebody else delivers.
-        let _ = self.ended.lock().unwrap_or_else(PoisonError::into_inner).send(Ended { settled, note });
-    }
-
-    fn renew(&self) -> Result<()> {
-        // Before the store's clock is asked: the lease lasts for at least so long.
-        let until = self.clock.since_boot() + self.lease_time - self.margin();
-        if self.holds() {
-            self.ledger.renew(&self.holder, self.lease_time)?;
-        } else {
-            // Others may have taken what this host held. What is still its own goes on; everything else in its queues is dropped
-            // before the lease is good again.
-            let kept = self.ledger.renew_lapsed(&self.holder, self.lease_time)?;
-            let lapses = self.lapses.fetch_add(1, Ordering::AcqRel) + 1;
-            self.lanes.keep(&kept, lapses);
-        }
-        self.lease.store(u64::try_from(until.as_millis()).unwrap_or(u64::MAX), Ordering::Release);
-        Ok(())
-    }
 }
 
 /// What a deliverer works on.
@@ -241,7 +114,7 @@ impl Deliverer {
         let last = deadline.and_then(|deadline| deadline.checked_add(LAST_MOMENT));
         let is_last = || last.is_some_and(|last| Instant::now() >= last);
         self.shared.is_ended.store(true, Ordering::Relaxed);
-        self.shared.lanes.end(&self.shared);
+        threads::give_back(&self.shared);
         self.shared.wake.wake();
         for thread in self.threads.drain(..) {
             while !thread.is_finished() && !is_last() && (!is_over() || !self.shared.lanes.are_busy()) {
@@ -266,7 +139,7 @@ fn schedule(shared: &Arc<Shared>) {
         if shared.is_ended() {
             return Ok(());
         }
-        shared.lanes.fill(shared)?;
+        threads::fill(shared)?;
         if forgot.is_none_or(|at| at.elapsed() >= FORGET) {
             forgot = Some(Instant::now());
             while shared.ledger.forget(KEPT)? && !shared.is_ended() {}
@@ -355,7 +228,7 @@ fn settle_all(shared: &Arc<Shared>, to_settle: &Receiver<Ended>) {
             let hold_for = (!shared.is_ended()).then_some(shared.lease_time);
             match shared.ledger.settle(&shared.holder, hold_for, &settled) {
                 Ok(next) => {
-                    shared.lanes.put(shared, next, lapses);
+                    threads::put(shared, next, lapses);
                     break;
                 }
                 Err(error) => {

@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use billhook_plugin_api::{ErrorKind, Hook};
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
-use super::{Forbidden, slot::LoadFailure};
+use super::{Forbidden, load_failure::LoadFailure};
 use billhook_machine::disk::DiskTrouble;
 use billhook_model::text::with_causes;
 use billhook_store::StoreError;

@@ -5,6 +5,8 @@
 
 mod answered;
 mod error;
+mod forbidden;
+mod load_failure;
 mod observe;
 mod phases;
 mod pipeline;
@@ -24,7 +26,7 @@ use billhook_plugin_api::Hook;
 
 pub(crate) use crate::runtime::overdue::TICK;
 pub use error::HookError;
-pub use phases::Forbidden;
+pub use forbidden::Forbidden;
 pub(crate) use phases::{Phases, merged_data};
 pub(crate) use pipeline::{Returned, Target};
 use slot::SlotSpec;

@@ -2,7 +2,7 @@
 //! told.
 
 use std::{
-    fmt, io,
+    io,
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
@@ -17,41 +17,16 @@ use billhook_plugin_api::{
     data::{AssetChanges, Event},
 };
 use billhook_store::{CalledName, EventRecord, ExecutionLog, ExecutionNote, Ledger, StoreError};
-use serde::Serialize;
 
 use super::{
     HookError,
     answered::{hook_changes, merged},
+    forbidden::Forbidden,
 };
 use crate::{
     events::{Answer, Called, Caller, Chain},
     recorder::Recorder,
 };
-
-/// What a before handler said, or what stands for it: it must not happen.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct Forbidden {
-    /// The handler.
-    pub handler: String,
-    /// Its reason. From the handler, and so not to be trusted: escape it where it is shown.
-    pub message: String,
-    /// The handler didn't forbid it: it gave no answer that can be used, and its failure policy is *closed*.
-    pub by_policy: bool,
-}
-
-impl fmt::Display for Forbidden {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Forbidden { handler, message, by_policy } = self;
-        if *by_policy {
-            write!(f, "the handler {handler:?} gave no answer, and nothing goes on without it: {message}")
-        } else {
-            write!(f, "the handler {handler:?} forbids it: {message}")
-        }
-    }
-}
-
-impl std::error::Error for Forbidden {}
 
 /// Runs what surrounds events.
 pub(crate) struct Phases {

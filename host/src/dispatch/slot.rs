@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    error::Error,
     fmt,
     fs::File,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -20,12 +19,11 @@ use billhook_plugin_api::{
     call::{HookCall, HookReply},
 };
 
-use billhook_machine::disk::DiskTrouble;
 use billhook_model::{Isolation, ModuleInfo, PluginStatus, RunPolicy, text::with_causes};
 use billhook_process::ChildProgram;
 use billhook_store::{Crashed, Plugins, RoutedPlugin, RoutedVersion};
 
-use super::{HookError, observe::Observer};
+use super::{HookError, load_failure::LoadFailure, observe::Observer};
 use crate::{
     package::{Digest, Manifest},
     runtime::{InProcess, Instance, Library, PluginServices, StateStore, WorkerConfig, Workers, overdue},
@@ -74,28 +72,6 @@ impl PartialEq for SlotSpec {
             && self.settings_changed == other.settings_changed
             && self.policy == other.policy
             && self.quarantined == other.quarantined
-    }
-}
-
-/// Why a plugin can't be loaded.
-#[derive(Debug, Clone)]
-pub(crate) struct LoadFailure {
-    pub(crate) message: String,
-    /// The trouble of the disk that it comes from.
-    pub(crate) disk: Option<DiskTrouble>,
-}
-
-impl LoadFailure {
-    /// Something failed that is told so, or told in the words for trouble of the disk.
-    pub(crate) fn of(error: &(dyn Error + 'static), message: String) -> Self {
-        let disk = DiskTrouble::of(error);
-        LoadFailure { message: disk.map_or(message, |trouble| trouble.to_string()), disk }
-    }
-}
-
-impl From<String> for LoadFailure {
-    fn from(message: String) -> Self {
-        LoadFailure { message, disk: None }
     }
 }
 

@@ -10,8 +10,7 @@ use billhook_plugin_api::Hook;
 use serde::Serialize;
 
 use super::{
-    Digest, Limits, Manifest, ManifestError, ModuleError, ModuleInfo, PackageError, PackageFile, content_digest,
-    inspect,
+    Digest, Limits, Manifest, ManifestError, ModuleError, ModuleInfo, PackageError, PackageFile, inspect,
     manifest::{self, Draft},
     names, unpack,
 };
@@ -70,7 +69,7 @@ impl Examined {
         match (self.manifest, self.module) {
             (Some(manifest), Some(module)) if self.errors.is_empty() => Ok(Sound {
                 library_digest: library(&module).unwrap_or(Digest([0; 32])),
-                digest: content_digest(files),
+                digest: unpack::content_digest(files),
                 manifest,
                 module,
                 warnings: self.warnings,
@@ -260,7 +259,7 @@ fn is_zip(path: &Path) -> io::Result<bool> {
 /// The files of a folder, as if they had been unpacked.
 /// Returns whether a folder holds the files of a package with this content, and no others.
 pub(crate) fn is_whole(folder: &Path, digest: Digest, limits: &Limits) -> bool {
-    list(folder, limits).is_ok_and(|files| content_digest(&files) == digest)
+    list(folder, limits).is_ok_and(|files| unpack::content_digest(&files) == digest)
 }
 
 fn list(folder: &Path, limits: &Limits) -> Result<Vec<PackageFile>, PackageError> {

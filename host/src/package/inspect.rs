@@ -57,23 +57,6 @@ pub(crate) fn is_newer_than_host(module: &ModuleInfo) -> bool {
     matches!((theirs, ours), (Ok(theirs), Ok(ours)) if theirs.cmp_precedence(&ours) == Ordering::Greater)
 }
 
-/// Whether a module names a class of a Python plugin, such as `plugin.TestPlugin`.
-pub(super) fn is_python_class(module: &str) -> bool {
-    let identifier = |part: &str| {
-        part.chars().enumerate().all(|(at, c)| c == '_' || c.is_alphabetic() || (at > 0 && c.is_alphanumeric()))
-    };
-    module.contains('.')
-        && module.split('.').all(|part| !part.is_empty() && identifier(part))
-        && !["so", "dll", "dylib"].iter().any(|extension| module.ends_with(&format!(".{extension}")))
-}
-
-pub(super) fn python_hint(module: &str) -> String {
-    format!(
-        "$.module names the Python class {module:?}; billhook loads native libraries: the plugin guide tells how to \
-         move a Python plugin over"
-    )
-}
-
 /// Finds the library that a manifest names: for this machine in a folder named by its target triple, or in the root.
 pub(crate) fn locate(module: &str, files: &[PackageFile]) -> Result<String, ModuleError> {
     let missing = |hint| ModuleError::Missing { module: module.to_owned(), hint };
@@ -85,8 +68,8 @@ pub(crate) fn locate(module: &str, files: &[PackageFile]) -> Result<String, Modu
     {
         return Ok(found.clone());
     }
-    if is_python_class(module) || files.iter().any(|file| file.path.ends_with(".py")) {
-        return Err(missing(python_hint(module)));
+    if super::python::is_class(module) || files.iter().any(|file| file.path.ends_with(".py")) {
+        return Err(missing(super::python::hint(module)));
     }
     let elsewhere: Vec<&str> = files
         .iter()

@@ -410,8 +410,8 @@ impl Check {
         if module.is_empty() {
             // Allowed in a manifest; a package with it has no module.
             self.warn("$.module names no library");
-        } else if super::inspect::is_python_class(module) {
-            self.warn(super::inspect::python_hint(module));
+        } else if super::python::is_class(module) {
+            self.warn(super::python::hint(module));
         }
         module.to_owned()
     }

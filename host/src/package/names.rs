@@ -112,7 +112,7 @@ pub fn is_left_over(path: &str) -> bool {
 pub(super) fn left_over(files: &[PackageFile]) -> Option<String> {
     const NAMED: usize = 3;
     let found: Vec<&str> = files.iter().map(|file| file.path.as_str()).filter(|path| is_left_over(path)).collect();
-    let named: Vec<String> = found.iter().take(NAMED).map(|path| super::shortened(path)).collect();
+    let named: Vec<String> = found.iter().take(NAMED).map(|path| super::error::shortened(path)).collect();
     let more = match found.len() {
         0 => return None,
         count if count > NAMED => format!(" and {} more", count - NAMED),

@@ -6,6 +6,7 @@
 
 mod proof;
 
+pub use proof::SignOnRequest;
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -13,11 +14,11 @@ use std::{
 };
 
 use billhook_machine::crash_point;
-use billhook_model::{Clock, Moment, Resource};
+use billhook_model::{Clock, Resource};
 use billhook_plugin_api::{
     ErrorKind, Hook,
     call::{HookCall, HookReply},
-    data::{AddonConfig, AddonRequest, Credentials, Provisioned, SingleSignOn},
+    data::{AddonConfig, AddonRequest, Credentials, Provisioned},
 };
 use billhook_store::{Coordination, Guard, InstalledAddon, LockName, NewResource, Resources, StoreError};
 
@@ -58,26 +59,6 @@ pub enum ProvisioningError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-}
-
-/// A platform sends somebody to see their resource.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct SignOnRequest {
-    /// The add-on's id of the resource.
-    pub id: String,
-    /// The hexadecimal SHA-1 of `id:salt:timestamp`.
-    pub token: String,
-    /// When the platform sent them, in seconds since 1970.
-    pub timestamp: String,
-    /// Who they are.
-    pub login: SingleSignOn,
-}
-
-impl SignOnRequest {
-    /// Returns whether a time is near enough to now for a sign-on: five minutes at most.
-    pub fn is_recent(timestamp: &str, now: Moment) -> bool {
-        proof::is_recent(timestamp, now)
-    }
 }
 
 /// Where somebody who signed on is to be sent.

@@ -3,12 +3,31 @@
 use std::time::Duration;
 
 use billhook_model::{Moment, text::hex};
+use billhook_plugin_api::data::SingleSignOn;
 
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-use super::SignOnRequest;
+/// A platform sends somebody to see their resource.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SignOnRequest {
+    /// The add-on's id of the resource.
+    pub id: String,
+    /// The hexadecimal SHA-1 of `id:salt:timestamp`.
+    pub token: String,
+    /// When the platform sent them, in seconds since 1970.
+    pub timestamp: String,
+    /// Who they are.
+    pub login: SingleSignOn,
+}
+
+impl SignOnRequest {
+    /// Returns whether a time is near enough to now for a sign-on: five minutes at most.
+    pub fn is_recent(timestamp: &str, now: Moment) -> bool {
+        is_recent(timestamp, now)
+    }
+}
 
 /// A sign-on is good for so long, and as long before its time, where clocks differ.
 const GOOD_FOR: Duration = Duration::from_secs(5 * 60);

@@ -3,7 +3,7 @@
 use billhook::{Handler, HandlerStatus};
 
 use crate::{
-    Global,
+    global::Global,
     handler_options::{HandlerOptions, task, warning},
     output::Output,
 };

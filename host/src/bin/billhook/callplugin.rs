@@ -6,7 +6,7 @@ use anyhow::anyhow;
 use billhook::{ErrorKind, Hook, HookAnswer, HookObjects, parse_located};
 use serde::Serialize;
 
-use crate::{Global, PluginId, output::Output, read_text};
+use crate::{global::Global, inputs::PluginId, inputs::read_text, output::Output};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 use billhook::{Host, HostOptions, package::Limits};
 
-use crate::{output::Output, progress::Progress, read_settings};
+use crate::{inputs::read_settings, output::Output, progress::Progress};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {

@@ -1,6 +1,5 @@
 //! `billhook completions SHELL`
 
-use clap::CommandFactory;
 use clap_complete::Shell;
 
 #[derive(clap::Args)]
@@ -10,9 +9,10 @@ pub(crate) struct Arguments {
     shell: Shell,
 }
 
-pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+/// Prints the script for a command.
+pub(crate) fn run(arguments: &Arguments, mut command: clap::Command) -> anyhow::Result<()> {
     let mut script = Vec::new();
-    clap_complete::generate(arguments.shell, &mut crate::Command::command(), "billhook", &mut script);
+    clap_complete::generate(arguments.shell, &mut command, "billhook", &mut script);
     crate::streams::answer(&String::from_utf8(script)?);
     Ok(())
 }

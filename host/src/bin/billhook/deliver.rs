@@ -13,7 +13,7 @@ use std::{
 use anyhow::Context as _;
 use billhook::{DeliveryFilter, DeliveryStatus, ExecutionFilter, Host};
 
-use crate::{Global, log, output::Output, signals, streams};
+use crate::{global::Global, log, output::Output, signals, streams};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {

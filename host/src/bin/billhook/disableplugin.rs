@@ -1,6 +1,6 @@
 //! `billhook disableplugin ID`
 
-use crate::{Global, PluginId, output::Output};
+use crate::{global::Global, inputs::PluginId, output::Output};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {

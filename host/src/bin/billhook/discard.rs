@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::{Global, each, output::Output};
+use crate::{global::Global, output::Output, search::each};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {

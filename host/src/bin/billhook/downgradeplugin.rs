@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use billhook::Downgrade;
 
-use crate::{Global, PluginId, output::Output, progress::Progress, read_settings};
+use crate::{global::Global, inputs::PluginId, inputs::read_settings, output::Output, progress::Progress};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use billhook::{Delivery, DeliveryFilter, DeliveryStatus, EventError, Host, Json, NewEvent, data::ObjectId};
 use serde::Serialize;
 
-use crate::{Global, output::Output, read_text, times::milliseconds};
+use crate::{global::Global, inputs::read_text, output::Output, times::milliseconds};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {

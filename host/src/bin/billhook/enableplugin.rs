@@ -2,7 +2,7 @@
 
 use billhook::PluginStatus;
 
-use crate::{Global, PluginId, output::Output};
+use crate::{global::Global, inputs::PluginId, output::Output};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {

@@ -3,7 +3,7 @@
 use billhook::Step;
 
 use crate::{
-    Global,
+    global::Global,
     output::{Output, rows},
 };
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use billhook::{Handler, HandlerStatus, Mode, OnFailure, Task};
 
-use crate::{choice::choice, read_text, times::milliseconds};
+use crate::{choice::choice, inputs::read_text, times::milliseconds};
 
 #[derive(clap::Args)]
 pub(crate) struct HandlerOptions {

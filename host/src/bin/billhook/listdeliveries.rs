@@ -3,10 +3,10 @@
 use billhook::{Delivery, DeliveryFilter, DeliveryStatus};
 
 use crate::{
-    Global,
     choice::choice,
-    log::unheard,
+    global::Global,
     output::{Output, rows},
+    search::{at_most, named, unheard},
 };
 
 #[derive(clap::Args)]
@@ -65,14 +65,4 @@ pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> an
         let titles = ["Delivery", "Event", "Object", "Listener", "Status", "Attempts", "Problem"];
         rows(terminal, &titles, deliveries.iter().map(cells))
     })
-}
-
-/// How many are asked for, where 0 stands for all.
-pub(crate) fn at_most(limit: usize) -> Option<usize> {
-    Some(limit).filter(|limit| *limit > 0)
-}
-
-/// The name that an event has, of whatever spelling.
-pub(crate) fn named(host: &billhook::Host, event: &str) -> anyhow::Result<String> {
-    Ok(host.event(event)?.name)
 }

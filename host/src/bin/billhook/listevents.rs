@@ -3,7 +3,7 @@
 use billhook::EventInfo;
 
 use crate::{
-    Global,
+    global::Global,
     output::{Output, rows},
 };
 

@@ -3,8 +3,8 @@
 use billhook::{Handler, HandlerFilter, HandlerStatus, TaskKind};
 
 use crate::{
-    Global,
     choice::choice,
+    global::Global,
     output::{Output, rows},
 };
 

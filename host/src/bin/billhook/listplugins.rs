@@ -3,7 +3,7 @@
 use billhook::PluginSummary;
 
 use crate::{
-    Global,
+    global::Global,
     output::{Output, rows},
 };
 

@@ -3,8 +3,9 @@
 use billhook::{Resource, ResourceFilter, data::ObjectId};
 
 use crate::{
-    Global,
+    global::Global,
     output::{Output, rows},
+    search,
     times::date,
 };
 
@@ -21,7 +22,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> anyhow::Result<()> {
     let filter = ResourceFilter {
         addon: arguments.addon.clone(),
-        limit: crate::listdeliveries::at_most(arguments.limit),
+        limit: search::at_most(arguments.limit),
         ..ResourceFilter::default()
     };
     let mut resources = global.existing_host()?.map(|host| host.resources(&filter)).transpose()?.unwrap_or_default();

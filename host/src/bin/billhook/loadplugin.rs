@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use billhook::{Install, Isolation};
 
-use crate::{Global, about, choice::explained_choice, output::Output, progress::Progress, read_settings};
+use crate::{
+    choice::explained_choice, global::Global, inputs::about, inputs::read_settings, output::Output, progress::Progress,
+};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {

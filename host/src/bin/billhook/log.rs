@@ -2,13 +2,13 @@
 
 use std::{thread, time::Duration};
 
-use billhook::{Clock, Execution, ExecutionFilter, ExecutionStatus, Host, MachineClock, Moment, parse_moment};
+use billhook::{Clock, Execution, ExecutionFilter, ExecutionStatus, MachineClock, Moment, parse_moment};
 
 use crate::{
-    Global,
     choice::choice,
-    listdeliveries::{at_most, named},
+    global::Global,
     output::{Output, rows},
+    search::{at_most, named, unheard},
     streams,
     times::{date, took},
 };
@@ -92,16 +92,6 @@ pub(crate) fn run(arguments: &Arguments, global: &Global, output: &Output) -> an
         thread::sleep(LOOK);
         executions = host.executions(&ExecutionFilter { after: Some(after), limit: None, ..filter.clone() })?;
     }
-}
-
-/// Why there may be nothing of a listener.
-pub(crate) fn unheard(host: &Host, listener: &str) -> anyhow::Result<String> {
-    let is_known = host.handler(listener).is_ok() || host.list()?.iter().any(|plugin| plugin.id == listener);
-    Ok(if is_known {
-        format!("there is nothing of {listener} like that")
-    } else {
-        format!("no handler and no plugin is called {listener:?}; listhandlers and listplugins show what there is")
-    })
 }
 
 fn cells(execution: &Execution) -> Vec<String> {

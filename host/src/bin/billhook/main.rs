@@ -14,9 +14,11 @@ mod downgradeplugin;
 mod emit;
 mod enableplugin;
 mod explain;
+mod global;
 mod handler_options;
 mod hints;
 mod init;
+mod inputs;
 mod listdeliveries;
 mod listevents;
 mod listhandlers;
@@ -36,6 +38,7 @@ mod redrive;
 mod removeevent;
 mod removehandler;
 mod removeplugin;
+mod search;
 #[cfg(feature = "server")]
 mod serve;
 mod sethandler;
@@ -48,16 +51,12 @@ mod streams;
 mod times;
 mod token;
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::process::ExitCode;
 
 use anyhow::Context as _;
-use billhook::{EventError, Host, HostError, HostOptions};
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
+use global::Global;
 use output::Output;
 use streams::Printed;
 
@@ -69,26 +68,6 @@ struct Command {
     global: Global,
     #[command(subcommand)]
     verb: Verb,
-}
-
-/// What every verb takes.
-#[derive(Args)]
-struct Global {
-    /// The folder that holds the installed plugins [env: BILLHOOK_HOME] [default: billhook in the platform's data folder]
-    #[arg(long, global = true, value_name = "DIR")]
-    home: Option<PathBuf>,
-    /// The configuration, a TOML file [env: BILLHOOK_CONFIG] [default: config.toml in the home, if it is there]
-    #[arg(long, global = true, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// The group of the home may write to it, as on a volume of Kubernetes [env: BILLHOOK_GROUP_WRITABLE=1]
-    #[arg(long, global = true)]
-    group_writable: bool,
-    /// Answer as JSON
-    #[arg(long, global = true)]
-    json: bool,
-    /// Log to standard error what happens; twice for details, thrice for everything
-    #[arg(short, long, global = true, action = ArgAction::Count)]
-    verbose: u8,
 }
 
 #[derive(Subcommand)]
@@ -250,111 +229,6 @@ fn run(verb: Verb, global: &Global, output: &Output) -> anyhow::Result<()> {
         Verb::Token(arguments) => token::run(&arguments, global, output),
         Verb::ListResources(arguments) => listresources::run(&arguments, global, output),
         Verb::Quickstart(arguments) => quickstart::run(&arguments, output),
-        Verb::Completions(arguments) => completions::run(&arguments),
+        Verb::Completions(arguments) => completions::run(&arguments, Command::command()),
     }
-}
-
-impl Global {
-    /// The home that was asked for.
-    fn home(&self) -> anyhow::Result<PathBuf> {
-        // Not read by clap, whose messages would then show `--home` as if it were required.
-        let named = self.home.clone().or_else(|| std::env::var_os("BILLHOOK_HOME").map(PathBuf::from));
-        if let Some(home) = named.filter(|home| !home.as_os_str().is_empty()) {
-            return Ok(home);
-        }
-        let folders = directories::ProjectDirs::from("", "", "billhook");
-        let folders = folders.context("this system has no data folder; name one with --home DIR or BILLHOOK_HOME")?;
-        Ok(folders.data_dir().to_owned())
-    }
-
-    /// Opens the home, and makes it if there is none.
-    fn new_host(&self) -> anyhow::Result<Host> {
-        self.open(self.home()?)
-    }
-
-    fn open(&self, home: PathBuf) -> anyhow::Result<Host> {
-        let config = self.config(&home)?;
-        Ok(Host::open_with(home, self.options(&config)?)?)
-    }
-
-    /// How the host works.
-    fn options(&self, config: &config::Config) -> anyhow::Result<HostOptions> {
-        Ok(config.options()?.group_writable(self.is_group_writable()))
-    }
-
-    /// Whether the operator said that the home's group may write to it. Never by a file in the home: whoever can write to that could
-    /// say it for themselves.
-    fn is_group_writable(&self) -> bool {
-        let said = std::env::var_os("BILLHOOK_GROUP_WRITABLE").unwrap_or_default();
-        self.group_writable || ["1", "true", "yes"].iter().any(|word| said.eq_ignore_ascii_case(word))
-    }
-
-    /// The configuration for a home.
-    fn config(&self, home: &Path) -> anyhow::Result<config::Config> {
-        let named = self.config.clone().or_else(|| std::env::var_os("BILLHOOK_CONFIG").map(PathBuf::from));
-        config::Config::read(named.filter(|path| !path.as_os_str().is_empty()), home)
-    }
-
-    /// Opens the home, if there is one: only installing makes one, so that a misspelt name is noticed.
-    fn existing_host(&self) -> anyhow::Result<Option<Host>> {
-        let home = self.home()?;
-        // Also in a folder that is there: one without a registry is no home yet.
-        // What has folders as a home does, and isn't one, is told of where it is opened.
-        let is_missing = |name: &str| match fs::metadata(home.join(name)) {
-            Err(error) => error.kind() == std::io::ErrorKind::NotFound,
-            Ok(_) => false,
-        };
-        if ["registry.db", "packages", "staging"].into_iter().all(is_missing) {
-            return Ok(None);
-        }
-        Ok(Some(self.open(home)?))
-    }
-
-    /// Opens the home, which has to be there.
-    fn host(&self) -> anyhow::Result<Host> {
-        let home = self.home()?;
-        let none = || {
-            format!(
-                "there is no home at {}; loadplugin makes one, as addhandler does, and --home DIR names another",
-                home.display()
-            )
-        };
-        self.existing_host()?.with_context(none)
-    }
-}
-
-/// An id of a plugin. Ids may begin with a dash, as names may.
-#[derive(Args)]
-struct PluginId {
-    /// The plugin's id, as listplugins shows it
-    #[arg(value_name = "ID", allow_hyphen_values = true)]
-    id: String,
-}
-
-/// Does something with each of several deliveries, whatever becomes of the others. Answers those with which it went through, and the
-/// first failure.
-fn each(numbers: &[i64], run: impl Fn(i64) -> Result<(), EventError>) -> (Vec<i64>, Option<EventError>) {
-    let (mut done, mut failure) = (Vec::new(), None);
-    for number in numbers {
-        match run(*number) {
-            Ok(()) => done.push(*number),
-            Err(error) => failure = failure.or(Some(error)),
-        }
-    }
-    (done, failure)
-}
-
-/// Reads a file that has to be text.
-fn read_text(path: &Path) -> anyhow::Result<String> {
-    fs::read_to_string(path).with_context(|| format!("{} can't be read", path.display()))
-}
-
-/// Reads the file of a `--settings` option.
-fn read_settings(path: Option<&Path>) -> anyhow::Result<Option<String>> {
-    path.map(read_text).transpose()
-}
-
-/// Names the file that an error of the host's is about.
-fn about(path: &Path) -> impl FnOnce(HostError) -> anyhow::Error {
-    move |error| anyhow::Error::new(error).context(format!("{} was not installed", path.display()))
 }

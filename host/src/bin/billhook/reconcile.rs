@@ -2,7 +2,7 @@
 
 use billhook::{PendingSpec, Reconciled};
 
-use crate::{Global, output::Output, progress::Progress};
+use crate::{global::Global, output::Output, progress::Progress};
 
 pub(crate) fn run(global: &Global, output: &Output) -> anyhow::Result<()> {
     let host = global.host()?;

@@ -3,7 +3,7 @@
 use billhook::{DeliveryFilter, DeliveryStatus};
 use serde_json::json;
 
-use crate::{Global, each, output::Output};
+use crate::{global::Global, output::Output, search::each};
 
 #[derive(clap::Args)]
 #[group(id = "which", required = true, args = ["numbers", "all_dead"])]

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::{Global, output::Output};
+use crate::{global::Global, output::Output};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {

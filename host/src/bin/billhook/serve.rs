@@ -17,7 +17,7 @@ use billhook::{
 };
 use tokio::runtime::Runtime;
 
-use crate::{Global, output::Output, signals, streams};
+use crate::{global::Global, output::Output, signals, streams};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {

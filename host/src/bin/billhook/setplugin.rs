@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::anyhow;
 use billhook::{Host, HostError, Isolation, RunPolicy, parse_located};
 
-use crate::{Global, PluginId, choice::explained_choice, output::Output, progress::Progress, read_text};
+use crate::{
+    choice::explained_choice, global::Global, inputs::PluginId, inputs::read_text, output::Output, progress::Progress,
+};
 
 #[derive(clap::Args)]
 #[group(id = "change", required = true, multiple = true, args = ["settings", "isolation", "runtime", "priority"])]

@@ -6,7 +6,7 @@ use billhook::{Delivery, DeliveryStatus, Execution, data::Event};
 use serde::Serialize;
 
 use crate::{
-    Global,
+    global::Global,
     output::Output,
     times::{date, took},
 };

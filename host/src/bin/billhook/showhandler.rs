@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use billhook::{Handler, Mode, Task};
 use serde_json::json;
 
-use crate::{Global, output::Output};
+use crate::{global::Global, output::Output};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {

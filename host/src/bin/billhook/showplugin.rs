@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use billhook::{Host, Isolation, PendingSpec, PluginDetails, RunPolicy, UsageSpecState};
 
-use crate::{Global, PluginId, output::Output};
+use crate::{global::Global, inputs::PluginId, output::Output};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {

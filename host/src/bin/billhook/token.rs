@@ -7,8 +7,8 @@ use clap::Subcommand;
 use serde::Serialize;
 
 use crate::{
-    Global,
     choice::explained_choice,
+    global::Global,
     output::{Output, rows},
     times::{date, lasting},
 };

@@ -9,7 +9,7 @@ use billhook_plugin_api::data::Event;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{Page, limit};
+use super::paging::{Page, limit};
 use crate::{
     Delivery, DeliveryFilter, DeliveryStatus, Execution, ExecutionFilter, ExecutionStatus, Named, Scope, UnknownName,
     parse_moment,

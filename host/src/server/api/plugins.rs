@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
-use super::{Page, limit};
+use super::paging::{Page, limit};
 use crate::{
     Downgrade, Host, HostError, Install, Installed, Isolation, PluginDetails, PluginSummary, Resource, ResourceFilter,
     RunPolicy, Scope,

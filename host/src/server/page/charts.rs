@@ -41,7 +41,7 @@ pub(super) const WIDTH: usize = BAR * MINUTES;
 pub(super) const HEIGHT: usize = 48;
 
 fn seconds(value: f64) -> String {
-    super::took((value * 1e6) as u64)
+    super::texts::took((value * 1e6) as u64)
 }
 
 fn chart(

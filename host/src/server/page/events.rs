@@ -12,8 +12,10 @@ use billhook_plugin_api::{Json as Document, data::ObjectId};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Failure, Frame, asked, go_to, moment, said, show, took,
-    viewer::{LIVE, OwnForm, Viewer},
+    frame::{Failure, Frame, go_to, said, show},
+    login::OwnForm,
+    texts::{asked, moment, took},
+    viewer::{LIVE, Viewer},
 };
 use crate::{
     Delivery, DeliveryFilter, DeliveryStatus, EventError, EventInfo, Execution, ExecutionFilter, ExecutionStatus,

@@ -11,8 +11,10 @@ use axum::{
 use serde::Deserialize;
 
 use super::{
-    Failure, Frame, asked, go_to, part_of_path, said, show,
-    viewer::{OwnForm, Viewer},
+    frame::{Failure, Frame, go_to, part_of_path, said, show},
+    login::OwnForm,
+    texts::asked,
+    viewer::Viewer,
 };
 use crate::{
     EventError, EventInfo, Handler, HandlerFilter, HandlerStatus, Mode, OnFailure, Scope, Task,

@@ -13,10 +13,11 @@ use axum::{
 use serde::Deserialize;
 
 use super::{
-    Failure, Frame,
     charts::{self, PluginHour},
-    go_to, moment, part_of_path, said, show,
-    viewer::{OwnForm, Viewer, check_mark},
+    frame::{Failure, Frame, go_to, part_of_path, said, show},
+    login::{OwnForm, check_mark},
+    texts::moment,
+    viewer::Viewer,
 };
 use crate::{
     DiskTrouble, Downgrade, Host, HostError, Install, Isolation, PluginDetails, PluginStatus, PluginSummary, Scope,

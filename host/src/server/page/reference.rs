@@ -6,7 +6,10 @@ use askama::Template;
 use axum::{Router, extract::State, http::StatusCode, response::Response, routing::get};
 use serde_json::Value;
 
-use super::{Frame, show, viewer::Viewer};
+use super::{
+    frame::{Frame, show},
+    viewer::Viewer,
+};
 use crate::server::state::App;
 
 /// The operations of a kind.

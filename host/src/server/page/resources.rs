@@ -4,7 +4,10 @@ use askama::Template;
 use axum::{Router, extract::State, http::StatusCode, response::Response, routing::get};
 use serde::Deserialize;
 
-use super::{Failure, Frame, show, viewer::Viewer};
+use super::{
+    frame::{Failure, Frame, show},
+    viewer::Viewer,
+};
 use crate::{
     Resource, ResourceFilter,
     server::{request::Parameters, state::App},

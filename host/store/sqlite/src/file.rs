@@ -3,7 +3,7 @@
 use std::{
     fs::{File, TryLockError},
     io,
-    path::Path,
+    path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
@@ -12,10 +12,7 @@ use billhook_machine::private;
 use billhook_store::{Kept, StoreError, StoreErrorKind};
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
-use crate::{
-    failure::{Failure, Step, commit},
-    foreign_log::log_of,
-};
+use crate::failure::{Failure, Step, commit};
 
 /// What a file holds, and how it grew.
 #[derive(Debug, Clone, Copy)]
@@ -268,6 +265,13 @@ fn open_to_read(path: &Path) -> rusqlite::Result<Connection> {
         // the files of a log, also to read.
         if log_of(path).metadata().is_ok_and(|log| log.len() > 0) { Err(error) } else { immutable(path) }
     })
+}
+
+/// The log of a file: SQLite's, beside it.
+pub(crate) fn log_of(path: &Path) -> PathBuf {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    log.into()
 }
 
 /// Opens a file to read it alone, without its log: nobody may write to it meanwhile.

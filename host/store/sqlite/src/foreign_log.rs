@@ -5,12 +5,12 @@
 use std::{
     fs::{self, File},
     io::{self, Read as _, Seek as _, SeekFrom},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use rusqlite::{Connection, OptionalExtension as _};
 
-use crate::file::immutable;
+use crate::file::{immutable, log_of};
 
 /// The table of the count, for the formats of a file.
 pub(crate) const TABLE: &str = "
@@ -25,13 +25,6 @@ INSERT INTO commits VALUES (1, 0);
 /// Counts a transaction that writes, as a part of it.
 pub(crate) fn count(connection: &Connection) -> rusqlite::Result<()> {
     connection.prepare_cached("UPDATE commits SET number = number + 1")?.execute(()).map(drop)
-}
-
-/// The log of a file: SQLite's, beside it.
-pub(crate) fn log_of(path: &Path) -> PathBuf {
-    let mut log = path.as_os_str().to_owned();
-    log.push("-wal");
-    log.into()
 }
 
 /// Whether a log lies beside a file that isn't its own. Asked before the file is opened, and only while nobody else has it open.

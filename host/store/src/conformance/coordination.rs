@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Maker, tests};
+use super::subject::{Maker, tests};
 use crate::LockName;
 
 tests![

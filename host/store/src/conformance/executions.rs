@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use billhook_model::{Clock as _, ExecutionFilter, ExecutionStatus, ListenerKind, Moment};
 
-use super::{Maker, tests};
+use super::subject::{Maker, tests};
 use crate::{CalledName, ExecutionNote};
 
 tests![

@@ -8,7 +8,12 @@ use billhook_model::{
 };
 use billhook_plugin_api::data::Provisioned;
 
-use super::{Maker, Subject, ledger, resources::request, tests, usage, version, with_addon, works};
+use super::{
+    ledger,
+    resources::request,
+    subject::{Maker, Subject, tests, version, with_addon, works},
+    usage,
+};
 use crate::{
     ChangeError, Crashed, EventRecord, ExecutionNote, Fault, Result, StoreError, Stores, UsageEnd, UsageProgress,
     Verdict, WasDone,

@@ -2,7 +2,7 @@
 
 use billhook_model::{Handler, HandlerStatus, Moment, OwnEvent, Scope, Task, Token};
 
-use super::{Maker, tests};
+use super::subject::{Maker, tests};
 use crate::HandlerChange;
 
 tests![

@@ -5,7 +5,7 @@ use std::{collections::HashSet, time::Duration};
 use billhook_model::{DeliveryFilter, DeliveryStatus, Listener, ListenerKind, NewEvent};
 use billhook_plugin_api::Json;
 
-use super::{Maker, Subject, tests};
+use super::subject::{Maker, Subject, tests};
 use crate::{EventRecord, HeldDelivery, Intervention, Ledger, Settled, Take, Verdict};
 
 tests![

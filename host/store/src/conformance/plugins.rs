@@ -2,7 +2,7 @@
 
 use billhook_model::{PluginStatus, RunPolicy};
 
-use super::{Maker, tests, version, works};
+use super::subject::{Maker, tests, version, works};
 use crate::{ChangeError, Crashed, NewVersion, Removal, Tried};
 
 tests![

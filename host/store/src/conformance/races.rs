@@ -12,7 +12,11 @@ use std::{
 
 use billhook_model::DeliveryFilter;
 
-use super::{Maker, ledger, tests, usage, version};
+use super::{
+    ledger,
+    subject::{Maker, tests, version},
+    usage,
+};
 use crate::{EventRecord, HeldDelivery, Settled, Take, Verdict};
 
 tests![

@@ -3,7 +3,7 @@
 use billhook_model::{Clock as _, ResourceFilter};
 use billhook_plugin_api::data::{AddonRequest, ObjectId, Provisioned};
 
-use super::{Maker, Subject, tests, version, with_addon};
+use super::subject::{Maker, Subject, tests, version, with_addon};
 use crate::{AddonClash, ChangeError, NewResource, NewVersion, Removal};
 
 tests![

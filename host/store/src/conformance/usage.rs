@@ -5,7 +5,7 @@ use std::time::Duration;
 use billhook_model::{Clock as _, Moment};
 use billhook_plugin_api::UsageSpec;
 
-use super::{Maker, tests, version, works};
+use super::subject::{Maker, tests, version, works};
 use crate::{
     KnownSpec, MadeSpec, NewUsage, NewVersion, RecordedUsage, Removal, ReportCount, StoreErrorKind, Stores,
     UsageContract, UsageEnd, UsageKey, UsageProgress, UsageReport, UsageStage,

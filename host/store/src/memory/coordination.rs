@@ -1,40 +1,24 @@
 //! Locks, and who is alive.
 
 use std::{
-    collections::{HashMap, HashSet},
-    sync::{Arc, Condvar, Mutex, PoisonError},
+    collections::HashSet,
+    sync::{Arc, PoisonError},
     time::{Duration, Instant},
 };
 
-use super::{MemoryStore, lock};
+use super::{
+    store::{MemoryStore, lock},
+    tables::{LockTable, Locks, Member},
+};
 use crate::{Coordination, Guard, LockName, Membership, Result};
 
-/// What is locked, and who takes part.
-#[derive(Debug, Default)]
-pub(super) struct Locks {
-    table: Mutex<Table>,
-    freed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct Table {
-    locked: HashSet<String>,
-    members: HashMap<String, Member>,
-}
-
-#[derive(Debug, Default)]
-struct Member {
-    is_gone: bool,
-    announced: HashSet<i64>,
-}
-
 /// Gives something back when it is dropped.
-struct Held<F: FnMut(&mut Table) + 'static> {
+struct Held<F: FnMut(&mut LockTable) + 'static> {
     locks: Arc<Locks>,
     give_back: F,
 }
 
-impl<F: FnMut(&mut Table)> Drop for Held<F> {
+impl<F: FnMut(&mut LockTable)> Drop for Held<F> {
     fn drop(&mut self) {
         (self.give_back)(&mut lock(&self.locks.table));
         self.locks.freed.notify_all();
@@ -52,7 +36,7 @@ impl Membership for Joined {
             member.announced.insert(number);
         }
         let holder = self.holder.clone();
-        let give_back = move |table: &mut Table| {
+        let give_back = move |table: &mut LockTable| {
             if let Some(member) = table.members.get_mut(&holder) {
                 member.announced.remove(&number);
             }
@@ -82,7 +66,7 @@ impl Coordination for MemoryStore {
             table = self.locks.freed.wait_timeout(table, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         table.locked.insert(name.clone());
-        let give_back = move |table: &mut Table| {
+        let give_back = move |table: &mut LockTable| {
             table.locked.remove(&name);
         };
         Ok(Some(Box::new(Held { locks: Arc::clone(&self.locks), give_back })))

@@ -1,23 +1,14 @@
 //! The execution log.
 
-use std::collections::BTreeMap;
-
 use billhook_model::{Execution, ExecutionFilter, Moment};
 
-use super::{MemoryStore, lock};
+use super::{
+    store::{MemoryStore, lock},
+    tables::ExecutionTable,
+};
 use crate::{ExecutionLog, ExecutionNote, Kept, Result};
 
-/// Executions by their ids, and how many were dropped until when.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Executions {
-    last: i64,
-    rows: BTreeMap<i64, Execution>,
-    dropped: Vec<(Moment, u64)>,
-    /// Not told yet.
-    lost: u64,
-}
-
-impl Executions {
+impl ExecutionTable {
     fn write(&mut self, note: &ExecutionNote) {
         self.last += 1;
         let date = note.at.max(Moment::default());

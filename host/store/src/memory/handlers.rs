@@ -4,16 +4,11 @@ use std::collections::BTreeMap;
 
 use billhook_model::{Handler, OwnEvent, Token};
 
-use super::{Change, MemoryStore};
+use super::{
+    store::{Change, MemoryStore},
+    tables::HandlerTable,
+};
 use crate::{HandlerChange, Handlers, Result, Tokens};
-
-/// Each by its name or id.
-#[derive(Debug, Clone, Default)]
-pub(super) struct HandlerTable {
-    handlers: BTreeMap<String, Handler>,
-    events: BTreeMap<String, OwnEvent>,
-    tokens: BTreeMap<String, Token>,
-}
 
 impl HandlerTable {
     pub(super) fn handlers(&self) -> Vec<Handler> {

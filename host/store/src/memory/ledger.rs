@@ -1,65 +1,22 @@
 //! Events and deliveries.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     time::Duration,
 };
 
 use billhook_model::{Delivery, DeliveryFilter, DeliveryStatus, Emitted, Listener, Moment};
 use billhook_plugin_api::data::{Event, ObjectId};
 
-use super::{MemoryStore, lock};
+use super::{
+    store::{MemoryStore, lock},
+    tables::{DeliveryRow, DeliveryState, EventRow, Hold, LedgerTable},
+};
 use crate::{EventRecord, HeldDelivery, Intervention, Kept, Result, Settled, Take, Verdict};
 
-/// Events and deliveries by their numbers.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Ledger {
-    was_used: bool,
-    events: BTreeMap<i64, EventRow>,
-    deliveries: BTreeMap<i64, Row>,
-    last: i64,
-}
-
-#[derive(Debug, Clone)]
-struct EventRow {
-    record: EventRecord,
-    recorded: Moment,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Ready,
-    Blocked,
-    Done,
-    Dead,
-    Discarded,
-}
-
-#[derive(Debug, Clone)]
-struct Row {
-    event: i64,
-    listener: Listener,
-    object: Option<String>,
-    state: State,
-    attempts: u32,
-    taken: u32,
-    begun: u32,
-    lease: i64,
-    due: Moment,
-    settled: Option<Moment>,
-    held: Option<Hold>,
-    problem: Option<String>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Hold {
-    holder: String,
-    until: Duration,
-}
-
-impl Row {
+impl DeliveryRow {
     fn is_open(&self) -> bool {
-        matches!(self.state, State::Ready | State::Blocked)
+        matches!(self.state, DeliveryState::Ready | DeliveryState::Blocked)
     }
 
     fn is_held(&self, at: Duration) -> bool {
@@ -70,16 +27,16 @@ impl Row {
         self.held.as_ref().is_some_and(|hold| hold.holder == holder)
     }
 
-    fn is_beside(&self, other: &Row) -> bool {
+    fn is_beside(&self, other: &DeliveryRow) -> bool {
         self.listener == other.listener && self.object.is_some() && self.object == other.object
     }
 
-    fn end(&mut self, state: State, at: Moment) {
+    fn end(&mut self, state: DeliveryState, at: Moment) {
         (self.state, self.settled, self.held) = (state, Some(at), None);
     }
 }
 
-impl Ledger {
+impl LedgerTable {
     fn number_of(&self, id: &str) -> Option<i64> {
         self.events.iter().find(|(_, event)| event.record.event.id == id).map(|(number, _)| *number)
     }
@@ -89,7 +46,7 @@ impl Ledger {
     }
 
     /// The deliveries that are left of the same listener and object, the first at the front.
-    fn row_of<'a>(&'a self, of: &'a Row) -> impl Iterator<Item = (&'a i64, &'a Row)> {
+    fn row_of<'a>(&'a self, of: &'a DeliveryRow) -> impl Iterator<Item = (&'a i64, &'a DeliveryRow)> {
         self.deliveries.iter().filter(move |(_, row)| row.is_open() && row.is_beside(of))
     }
 
@@ -104,11 +61,11 @@ impl Ledger {
         let mut numbers = Vec::with_capacity(record.listeners.len());
         for listener in &record.listeners {
             self.last += 1;
-            let mut row = Row {
+            let mut row = DeliveryRow {
                 event,
                 listener: listener.clone(),
                 object: record.event.object_id.as_ref().map(|id| id.as_str().to_owned()),
-                state: State::Ready,
+                state: DeliveryState::Ready,
                 attempts: 0,
                 taken: 0,
                 begun: 0,
@@ -119,7 +76,7 @@ impl Ledger {
                 problem: None,
             };
             if self.row_of(&row).next().is_some() {
-                row.state = State::Blocked;
+                row.state = DeliveryState::Blocked;
             }
             self.deliveries.insert(self.last, row);
             numbers.push(self.last);
@@ -129,10 +86,10 @@ impl Ledger {
     }
 
     /// Lets the next delivery of the same listener and object run. Returns its number.
-    fn promote(&mut self, of: &Row, now: Moment, hold: Option<&Hold>) -> Option<i64> {
+    fn promote(&mut self, of: &DeliveryRow, now: Moment, hold: Option<&Hold>) -> Option<i64> {
         let number = self.row_of(of).next().map(|(number, _)| *number)?;
         let row = self.deliveries.get_mut(&number)?;
-        (row.state, row.due, row.held) = (State::Ready, now, hold.cloned());
+        (row.state, row.due, row.held) = (DeliveryState::Ready, now, hold.cloned());
         if hold.is_some() {
             row.taken += 1;
             row.lease += 1;
@@ -141,19 +98,19 @@ impl Ledger {
     }
 
     fn held(&self, number: i64) -> Option<HeldDelivery> {
-        let Row { event, listener, object, attempts, taken, lease, .. } = self.deliveries.get(&number)?.clone();
+        let DeliveryRow { event, listener, object, attempts, taken, lease, .. } = self.deliveries.get(&number)?.clone();
         Some(HeldDelivery { number, event, listener, object, attempts, taken, lease })
     }
 
-    fn shown(&self, number: i64, row: &Row, at: Duration) -> Option<Delivery> {
+    fn shown(&self, number: i64, row: &DeliveryRow, at: Duration) -> Option<Delivery> {
         let event = &self.events.get(&row.event)?.record.event;
         let mut delivery = Delivery::new(number, &event.id, &event.name, row.listener.kind, &row.listener.name);
         delivery.date = event.date.clone();
         delivery.object_id = event.object_id.clone();
         delivery.status = match row.state {
-            State::Done => DeliveryStatus::Done,
-            State::Dead => DeliveryStatus::Dead,
-            State::Discarded => DeliveryStatus::Discarded,
+            DeliveryState::Done => DeliveryStatus::Done,
+            DeliveryState::Dead => DeliveryStatus::Dead,
+            DeliveryState::Discarded => DeliveryStatus::Discarded,
             _ if row.is_held(at) => DeliveryStatus::Running,
             _ => DeliveryStatus::Waiting,
         };
@@ -166,7 +123,7 @@ impl Ledger {
     fn settle(&mut self, holder: &str, hold: Option<&Hold>, settled: &Settled, now: Moment) -> Option<HeldDelivery> {
         let Settled { held, verdict } = settled;
         let row = self.deliveries.get_mut(&held.number)?;
-        if row.lease != held.lease || row.state != State::Ready || !row.is_held_by(holder) {
+        if row.lease != held.lease || row.state != DeliveryState::Ready || !row.is_held_by(holder) {
             return None;
         }
         row.problem = match verdict {
@@ -180,8 +137,8 @@ impl Ledger {
             (row.taken, row.begun) = (0, 0);
         }
         match verdict {
-            Verdict::Done => row.end(State::Done, now),
-            Verdict::Dead(_) => row.end(State::Dead, now),
+            Verdict::Done => row.end(DeliveryState::Done, now),
+            Verdict::Dead(_) => row.end(DeliveryState::Dead, now),
             Verdict::Again { pause, .. } => (row.due, row.held) = (now.after(*pause), None),
             Verdict::Released => row.held = None,
         }
@@ -195,11 +152,15 @@ impl Ledger {
 }
 
 impl MemoryStore {
-    fn change_ledger<T>(&self, change: impl FnOnce(&mut Ledger) -> T) -> Result<T> {
+    fn change_ledger<T>(&self, change: impl FnOnce(&mut LedgerTable) -> T) -> Result<T> {
         self.change_part(Kept::Ledger, &self.ledger, |ledger| Ok((true, change(ledger))))
     }
 
-    fn intervene(&self, number: i64, change: impl FnOnce(&mut Ledger, Row) -> bool) -> Result<Intervention> {
+    fn intervene(
+        &self,
+        number: i64,
+        change: impl FnOnce(&mut LedgerTable, DeliveryRow) -> bool,
+    ) -> Result<Intervention> {
         self.change_part(Kept::Ledger, &self.ledger, |ledger| {
             let Some(row) = ledger.deliveries.get(&number).cloned() else { return Ok((false, Intervention::Missing)) };
             let is_done = change(ledger, row);
@@ -238,8 +199,8 @@ impl crate::Ledger for MemoryStore {
         let (ledger, at) = (lock(&self.ledger), self.clock.since_boot());
         let Some(row) = ledger.deliveries.get(&number) else { return Ok(None) };
         let Some(mut delivery) = ledger.shown(number, row, at) else { return Ok(None) };
-        if row.state == State::Blocked {
-            let first = ledger.row_of(row).find(|(_, row)| row.state == State::Ready);
+        if row.state == DeliveryState::Blocked {
+            let first = ledger.row_of(row).find(|(_, row)| row.state == DeliveryState::Ready);
             delivery.waits_for = first.map(|(number, _)| *number);
         }
         let event = ledger.events[&row.event].record.event.to_event(u64::from(row.attempts));
@@ -274,13 +235,14 @@ impl crate::Ledger for MemoryStore {
         let (now, at) = (self.clock.now(), self.clock.since_boot());
         self.intervene(number, |ledger, of| {
             let is_held = of.is_held(at) || ledger.row_of(&of).any(|(_, row)| row.is_held(at));
-            let has_ready = ledger.row_of(&of).any(|(other, row)| *other != number && row.state == State::Ready);
+            let has_ready =
+                ledger.row_of(&of).any(|(other, row)| *other != number && row.state == DeliveryState::Ready);
             let Some(row) = ledger.deliveries.get_mut(&number) else { return false };
             match row.state {
-                State::Ready if !is_held => row.due = row.due.min(now),
-                State::Dead | State::Discarded => {
+                DeliveryState::Ready if !is_held => row.due = row.due.min(now),
+                DeliveryState::Dead | DeliveryState::Discarded => {
                     // Behind one that may run now, and before those that wait: it is older than they.
-                    row.state = if has_ready { State::Blocked } else { State::Ready };
+                    row.state = if has_ready { DeliveryState::Blocked } else { DeliveryState::Ready };
                     (row.attempts, row.taken, row.begun) = (0, 0, 0);
                     (row.due, row.problem, row.settled) = (now, None, None);
                 }
@@ -294,12 +256,12 @@ impl crate::Ledger for MemoryStore {
         let (now, at) = (self.clock.now(), self.clock.since_boot());
         self.intervene(number, |ledger, of| {
             let is_held = of.is_held(at) || ledger.row_of(&of).any(|(_, row)| row.is_held(at));
-            if matches!(of.state, State::Done | State::Discarded) || (of.is_open() && is_held) {
+            if matches!(of.state, DeliveryState::Done | DeliveryState::Discarded) || (of.is_open() && is_held) {
                 return false;
             }
             let Some(row) = ledger.deliveries.get_mut(&number) else { return false };
-            row.end(State::Discarded, now);
-            if of.state == State::Ready {
+            row.end(DeliveryState::Discarded, now);
+            if of.state == DeliveryState::Ready {
                 ledger.promote(&of, now, None);
             }
             true
@@ -311,7 +273,7 @@ impl crate::Ledger for MemoryStore {
         self.change_ledger(|ledger| {
             let rows = ledger.deliveries.values_mut();
             for row in rows.filter(|row| row.is_open() && row.listener == *listener && !row.is_held(at)) {
-                row.end(State::Dead, now);
+                row.end(DeliveryState::Dead, now);
                 row.problem = Some(problem.to_owned());
             }
         })
@@ -320,8 +282,9 @@ impl crate::Ledger for MemoryStore {
     fn forget(&self, kept: Duration) -> Result<bool> {
         let before = self.clock.now().before(kept);
         self.change_ledger(|ledger| {
-            let is_old = |row: &Row| {
-                matches!(row.state, State::Done | State::Discarded) && row.settled.is_some_and(|at| at < before)
+            let is_old = |row: &DeliveryRow| {
+                matches!(row.state, DeliveryState::Done | DeliveryState::Discarded)
+                    && row.settled.is_some_and(|at| at < before)
             };
             ledger.deliveries.retain(|_, row| !is_old(row));
             let heard: HashSet<i64> = ledger.deliveries.values().map(|row| row.event).collect();
@@ -333,13 +296,14 @@ impl crate::Ledger for MemoryStore {
     }
 
     fn ready_listeners(&self) -> Result<Vec<Listener>> {
-        Ok(listeners(lock(&self.ledger).deliveries.values().filter(|row| row.state == State::Ready)))
+        Ok(listeners(lock(&self.ledger).deliveries.values().filter(|row| row.state == DeliveryState::Ready)))
     }
 
     fn is_due(&self, listener: &Listener) -> Result<bool> {
         let (now, at) = (self.clock.now(), self.clock.since_boot());
-        let is_due =
-            |row: &Row| row.state == State::Ready && row.listener == *listener && row.due <= now && !row.is_held(at);
+        let is_due = |row: &DeliveryRow| {
+            row.state == DeliveryState::Ready && row.listener == *listener && row.due <= now && !row.is_held(at)
+        };
         Ok(lock(&self.ledger).deliveries.values().any(is_due))
     }
 
@@ -350,7 +314,7 @@ impl crate::Ledger for MemoryStore {
             let mut begun: HashMap<String, HashSet<i64>> = HashMap::new();
             let mut due: Vec<(Moment, i64)> = Vec::new();
             for (number, row) in &ledger.deliveries {
-                let is_its = row.state == State::Ready && row.listener == *take.listener && row.due <= now;
+                let is_its = row.state == DeliveryState::Ready && row.listener == *take.listener && row.due <= now;
                 if !is_its || row.is_held(at) || row.is_held_by(take.holder) {
                     continue;
                 }
@@ -381,7 +345,7 @@ impl crate::Ledger for MemoryStore {
     fn begin(&self, holder: &str, held: &HeldDelivery) -> Result<Option<u32>> {
         self.change_ledger(|ledger| {
             let row = ledger.deliveries.get_mut(&held.number)?;
-            if row.lease != held.lease || row.state != State::Ready || !row.is_held_by(holder) {
+            if row.lease != held.lease || row.state != DeliveryState::Ready || !row.is_held_by(holder) {
                 return None;
             }
             row.begun += 1;
@@ -398,7 +362,7 @@ impl crate::Ledger for MemoryStore {
         self.change_ledger(|ledger| {
             let mut kept = HashMap::new();
             for (number, row) in &mut ledger.deliveries {
-                if row.state == State::Ready && row.is_held_by(holder) {
+                if row.state == DeliveryState::Ready && row.is_held_by(holder) {
                     row.held = Some(Hold { holder: holder.to_owned(), until });
                     kept.insert(*number, row.lease);
                 }
@@ -439,7 +403,7 @@ impl crate::Ledger for MemoryStore {
 }
 
 /// The listeners of rows, each once, by the bytes of their kinds' names and then of their names.
-fn listeners<'a>(rows: impl Iterator<Item = &'a Row>) -> Vec<Listener> {
+fn listeners<'a>(rows: impl Iterator<Item = &'a DeliveryRow>) -> Vec<Listener> {
     let mut listeners: Vec<Listener> = rows.map(|row| row.listener.clone()).collect();
     listeners.sort_unstable_by(|left, right| (left.kind.name(), &left.name).cmp(&(right.kind.name(), &right.name)));
     listeners.dedup();

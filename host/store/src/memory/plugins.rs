@@ -1,53 +1,23 @@
-//! Installed plugins, and what they keep.
+//! InstalledRow plugins, and what they keep.
 
 use std::collections::BTreeMap;
 
 use billhook_model::{
-    InstalledVersion, KeptState, Moment, PluginDetails, PluginStatus, PluginSummary, PluginUses, RunPolicy,
-    UsageSpecState,
+    InstalledVersion, KeptState, PluginDetails, PluginStatus, PluginSummary, PluginUses, RunPolicy, UsageSpecState,
 };
-use billhook_plugin_api::{Json, UsageSpec};
+use billhook_plugin_api::Json;
 
-use super::{Change, MemoryStore, Registry};
+use super::{
+    store::{Change, MemoryStore},
+    tables::{InstalledRow, Registry, VersionRow},
+};
 use crate::{
     AddonClash, ChangeError, Crashed, InstalledPackage, Kept, NewVersion, NextAddon, PluginState, Plugins, Removal,
     Result, RoutedPlugin, RoutedVersion, Routes, StoreError, Tried,
 };
 
-/// Plugins by their ids, and assets with the plugins that they use.
-#[derive(Debug, Clone, Default)]
-pub(super) struct PluginTable {
-    pub(super) plugins: BTreeMap<String, Installed>,
-    assets: BTreeMap<String, String>,
-}
-
-#[derive(Debug, Clone)]
-pub(super) struct Installed {
-    /// The place in the history of the version in use.
-    in_use: usize,
-    history: Vec<Version>,
-    weights: Vec<(String, u32)>,
-    is_enabled: bool,
-    settings: String,
-    settings_changed: i64,
-    needs_settings: Option<String>,
-    quarantined: Option<String>,
-    policy: RunPolicy,
-    priority: Option<u32>,
-    state: BTreeMap<String, String>,
-}
-
-#[derive(Debug, Clone)]
-pub(super) struct Version {
-    package: NewVersion,
-    installed_at: Moment,
-    pub(super) usage_specs: Vec<UsageSpec>,
-    /// The settings that it had when a later one took its place.
-    settings: Option<String>,
-}
-
-impl Installed {
-    pub(super) fn version(&self) -> &Version {
+impl InstalledRow {
+    pub(super) fn version(&self) -> &VersionRow {
         &self.history[self.in_use]
     }
 
@@ -118,7 +88,7 @@ impl Installed {
     }
 }
 
-impl Version {
+impl VersionRow {
     fn routed(&self, weight: u32) -> RoutedVersion {
         let NewVersion { version, digest, library_digest, module, manifest, .. } = &self.package;
         let events = Json::new(manifest.as_str()).ok().and_then(|manifest| manifest.pointer("/events").ok().flatten());
@@ -151,7 +121,7 @@ impl Registry {
         KeptState::new(plugin.state.len() as u64, bytes)
     }
 
-    fn details(&self, plugin: &Installed) -> Result<PluginDetails> {
+    fn details(&self, plugin: &InstalledRow) -> Result<PluginDetails> {
         let package = plugin.package();
         let id = &package.id;
         let unreadable = |error| StoreError::unreadable(Kept::Registry, id, error);
@@ -168,7 +138,7 @@ impl Registry {
         details.unsent_usage = self.usage.count_unsent(id);
         details.assets_in_use = self.uses(id).assets;
         details.state = self.kept_state(id);
-        let version = |version: &Version| {
+        let version = |version: &VersionRow| {
             InstalledVersion::new(&version.package.version, version.installed_at, &version.package.digest)
         };
         details.history = plugin.history.iter().map(version).collect();
@@ -181,7 +151,7 @@ impl MemoryStore {
     fn change_plugin(
         &self,
         id: &str,
-        change: impl FnOnce(&mut Installed, i64),
+        change: impl FnOnce(&mut InstalledRow, i64),
     ) -> std::result::Result<PluginSummary, ChangeError> {
         self.change(|registry| {
             let generation = registry.generation + 1;
@@ -220,18 +190,18 @@ impl Plugins for MemoryStore {
     fn routes(&self) -> Result<Routes> {
         self.read(|registry| Routes {
             generation: registry.generation,
-            plugins: registry.plugins.plugins.values().map(Installed::routed).collect(),
+            plugins: registry.plugins.plugins.values().map(InstalledRow::routed).collect(),
             handlers: registry.handlers.handlers(),
             events: registry.handlers.events(),
         })
     }
 
     fn list(&self) -> Result<Vec<PluginSummary>> {
-        self.read(|registry| registry.plugins.plugins.values().map(Installed::summary).collect())
+        self.read(|registry| registry.plugins.plugins.values().map(InstalledRow::summary).collect())
     }
 
     fn summary(&self, id: &str) -> Result<Option<PluginSummary>> {
-        self.read(|registry| registry.plugins.plugins.get(id).map(Installed::summary))
+        self.read(|registry| registry.plugins.plugins.get(id).map(InstalledRow::summary))
     }
 
     fn details(&self, id: &str) -> Result<Option<PluginDetails>> {
@@ -284,8 +254,9 @@ impl Plugins for MemoryStore {
                 return Ok(Change::Nothing(Err(refusal)));
             }
             let generation = registry.generation + 1;
-            let version = Version { package: new.clone(), installed_at: now, usage_specs: Vec::new(), settings: None };
-            let plugin = registry.plugins.plugins.entry(new.id.clone()).or_insert_with(|| Installed {
+            let version =
+                VersionRow { package: new.clone(), installed_at: now, usage_specs: Vec::new(), settings: None };
+            let plugin = registry.plugins.plugins.entry(new.id.clone()).or_insert_with(|| InstalledRow {
                 in_use: 0,
                 history: Vec::new(),
                 weights: Vec::new(),
@@ -394,7 +365,7 @@ impl Plugins for MemoryStore {
     fn quarantine(&self, crashed: &Crashed<'_>, reason: &str) -> Result<()> {
         self.change(|registry| {
             let plugin = registry.plugins.plugins.get_mut(crashed.id);
-            let is_it = |plugin: &&mut Installed| {
+            let is_it = |plugin: &&mut InstalledRow| {
                 plugin.settings_changed == crashed.settings_changed
                     && plugin.package().digest == crashed.digest
                     && plugin.quarantined.as_deref() != Some(reason)

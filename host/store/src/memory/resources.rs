@@ -1,29 +1,16 @@
 //! Add-ons, and the resources that they provisioned.
 
-use std::collections::BTreeMap;
-
 use billhook_model::{Moment, Resource, ResourceFilter};
 use billhook_plugin_api::{
     Json,
     data::{AddonConfig, AddonRequest, ObjectId, Provisioned},
 };
 
-use super::{Change, MemoryStore, Registry, plugins::Installed};
+use super::{
+    store::{Change, MemoryStore},
+    tables::{InstalledRow, Registry, ResourceRow, ResourceTable},
+};
 use crate::{AddonClash, InstalledAddon, Kept, NewResource, NextAddon, Resources, Result, StoreError, StoreErrorKind};
-
-/// Resources by their numbers, each with the plugin and the author that made it.
-#[derive(Debug, Clone, Default)]
-pub(super) struct ResourceTable {
-    last: i64,
-    rows: BTreeMap<i64, Row>,
-}
-
-#[derive(Debug, Clone)]
-struct Row {
-    plugin: String,
-    author: String,
-    resource: Resource,
-}
 
 impl ResourceTable {
     pub(super) fn take_over(&mut self, plugin: &str, next: NextAddon<'_>) {
@@ -33,12 +20,12 @@ impl ResourceTable {
         }
     }
 
-    fn of<'a>(&'a self, addon: &'a str) -> impl Iterator<Item = &'a Row> {
+    fn of<'a>(&'a self, addon: &'a str) -> impl Iterator<Item = &'a ResourceRow> {
         self.rows.values().filter(move |row| row.resource.addon == addon)
     }
 
-    fn find(&self, addon: &str, id: &str) -> Option<&Row> {
-        let is_it = |row: &&Row| row.resource.id.as_ref().map(ObjectId::as_str) == Some(id);
+    fn find(&self, addon: &str, id: &str) -> Option<&ResourceRow> {
+        let is_it = |row: &&ResourceRow| row.resource.id.as_ref().map(ObjectId::as_str) == Some(id);
         self.rows.values().filter(|row| row.resource.addon == addon).find(is_it)
     }
 
@@ -68,7 +55,7 @@ impl ResourceTable {
         let mut resource = Resource::new(self.last, &addon.id, now);
         (resource.uuid, resource.platform_id) = (uuid.clone(), platform_id.clone());
         (resource.plan, resource.region) = (plan.clone(), region.clone());
-        let row = Row { plugin: addon.plugin.clone(), author: addon.author.clone(), resource };
+        let row = ResourceRow { plugin: addon.plugin.clone(), author: addon.author.clone(), resource };
         self.rows.insert(self.last, row);
         NewResource::Noted(self.last)
     }
@@ -98,7 +85,7 @@ impl ResourceTable {
 
 impl Registry {
     fn addons(&self) -> Vec<InstalledAddon> {
-        let addon = |plugin: &Installed| {
+        let addon = |plugin: &InstalledRow| {
             let package = plugin.package();
             let manifest = Json::new(package.manifest.as_str()).ok()?;
             let id = manifest.pointer::<String>("/addon/id").ok().flatten()?;

@@ -1,61 +1,27 @@
 //! Reported usage.
 
-use std::collections::BTreeMap;
-
 use billhook_model::Moment;
 use billhook_plugin_api::UsageSpec;
 
-use super::{Change, MemoryStore, Registry};
+use super::{
+    store::{Change, MemoryStore},
+    tables::{ContractRow, Registry, UsageRow, UsageRowStage, UsageTable},
+};
 use crate::{
     Kept, KnownContract, KnownSpec, LastUsage, MadeSpec, RecordedUsage, ReportCount, ReportedUsage, Result, StoreError,
     StoreErrorKind, UnsentContract, UnsentUsage, UsageBook, UsageContract, UsageEnd, UsageKey, UsageProgress,
     UsageReport, UsageStage,
 };
 
-/// Contracts, records and specifications.
-#[derive(Debug, Clone, Default)]
-pub(super) struct UsageTable {
-    contracts: BTreeMap<UsageKey, Contract>,
-    /// When the last usage was made: of plugin, asset, order and item.
-    reported: BTreeMap<[String; 4], String>,
-    specs: BTreeMap<[String; 3], KnownSpec>,
-}
-
-#[derive(Debug, Clone, Default)]
-struct Contract {
-    customer: String,
-    next: u64,
-    tries: u32,
-    retry_at: Moment,
-    settles_at: Moment,
-    records: BTreeMap<u64, Record>,
-}
-
-#[derive(Debug, Clone)]
-struct Record {
-    plugin: String,
-    item: String,
-    identity: String,
-    unit: String,
-    date: String,
-    value: String,
-    stage: Stage,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    Recorded,
-    Attempted,
-    Guided,
-}
-
-impl Contract {
-    fn unsent(&self) -> impl Iterator<Item = (&u64, &Record)> {
-        self.records.iter().filter(|(_, record)| record.stage != Stage::Guided)
+impl ContractRow {
+    fn unsent(&self) -> impl Iterator<Item = (&u64, &UsageRow)> {
+        self.records.iter().filter(|(_, record)| record.stage != UsageRowStage::Guided)
     }
 
     fn note(&mut self, progress: &UsageProgress) {
-        for (numbers, stage) in [(&progress.guided, Stage::Guided), (&progress.untouched, Stage::Recorded)] {
+        for (numbers, stage) in
+            [(&progress.guided, UsageRowStage::Guided), (&progress.untouched, UsageRowStage::Recorded)]
+        {
             for number in numbers {
                 if let Some(record) = self.records.get_mut(number) {
                     record.stage = stage;
@@ -76,16 +42,16 @@ fn too_large(number: u64) -> StoreError {
 
 impl UsageTable {
     pub(super) fn count_unsent(&self, plugin: &str) -> u64 {
-        let unsent = self.contracts.values().flat_map(Contract::unsent);
+        let unsent = self.contracts.values().flat_map(ContractRow::unsent);
         unsent.filter(|(_, record)| record.plugin == plugin).count() as u64
     }
 
     fn needs(&self, spec: &KnownSpec) -> bool {
-        let mut unsent = self.contracts.values().flat_map(Contract::unsent);
+        let mut unsent = self.contracts.values().flat_map(ContractRow::unsent);
         unsent.any(|(_, record)| record.plugin == spec.plugin && record.unit == spec.name)
     }
 
-    fn find(&self, plugin: &str, order: &str, item: &str, identity: &str) -> Option<&Record> {
+    fn find(&self, plugin: &str, order: &str, item: &str, identity: &str) -> Option<&UsageRow> {
         let contracts = self.contracts.iter().filter(|(key, _)| key.order == order);
         let mut records = contracts.flat_map(|(_, contract)| contract.records.values());
         records.find(|record| record.plugin == plugin && record.item == item && record.identity == identity)
@@ -113,14 +79,14 @@ impl UsageTable {
                     count.known += 1;
                     continue;
                 }
-                let new = Record {
+                let new = UsageRow {
                     plugin: report.plugin.to_owned(),
                     item: item.to_owned(),
                     identity: record.identity.clone(),
                     unit: record.unit.name.clone(),
                     date: record.date.to_owned(),
                     value: record.value.to_owned(),
-                    stage: Stage::Recorded,
+                    stage: UsageRowStage::Recorded,
                 };
                 self.contracts.entry(key.clone()).or_default().records.insert(next, new);
                 next = Some(next + 1).filter(|next| *next <= largest).ok_or_else(|| too_large(u64::MAX))?;
@@ -163,7 +129,7 @@ impl Registry {
 }
 
 impl MemoryStore {
-    fn change_contract<T: Default>(&self, key: &UsageKey, change: impl FnOnce(&mut Contract) -> T) -> Result<T> {
+    fn change_contract<T: Default>(&self, key: &UsageKey, change: impl FnOnce(&mut ContractRow) -> T) -> Result<T> {
         self.change(|registry| {
             let changed = registry.usage.contracts.get_mut(key).map(change);
             Ok(Change::Quiet(changed.unwrap_or_default()))
@@ -193,7 +159,7 @@ impl UsageBook for MemoryStore {
 
     fn reported_as(&self, plugin: &str, key: &UsageKey, item: &str, identity: &str) -> Result<Option<ReportedUsage>> {
         self.read(|registry| {
-            let Record { unit, date, value, .. } = registry.usage.find(plugin, &key.order, item, identity)?.clone();
+            let UsageRow { unit, date, value, .. } = registry.usage.find(plugin, &key.order, item, identity)?.clone();
             Some(ReportedUsage { unit, date, value })
         })
     }
@@ -214,11 +180,11 @@ impl UsageBook for MemoryStore {
             for number in numbers {
                 let Some(record) = contract.records.get_mut(&number) else { continue };
                 let stage = match record.stage {
-                    Stage::Recorded => UsageStage::Recorded,
+                    UsageRowStage::Recorded => UsageStage::Recorded,
                     _ => UsageStage::Attempted,
                 };
-                record.stage = Stage::Attempted;
-                let Record { plugin, unit, date, value, .. } = record.clone();
+                record.stage = UsageRowStage::Attempted;
+                let UsageRow { plugin, unit, date, value, .. } = record.clone();
                 taken.push(UnsentUsage { number, plugin, unit, date, value, stage });
             }
             if !taken.is_empty() {
@@ -249,7 +215,7 @@ impl UsageBook for MemoryStore {
 
     fn contract(&self, key: &UsageKey) -> Result<Option<KnownContract>> {
         self.read(|registry| {
-            let Contract { customer, settles_at, .. } = registry.usage.contracts.get(key)?.clone();
+            let ContractRow { customer, settles_at, .. } = registry.usage.contracts.get(key)?.clone();
             Some(KnownContract { customer, settles_at })
         })
     }

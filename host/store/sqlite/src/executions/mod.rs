@@ -81,6 +81,9 @@ fn told<T>(step: impl FnOnce() -> Step<T>) -> Result<T> {
     step().map_err(|failure| failure.of(Kept::ExecutionLog))
 }
 
+/// The longest that a search may take.
+const LONGEST_SEARCH: Duration = Duration::from_secs(5);
+
 impl SqliteExecutionLog {
     pub(crate) fn new(home: &Path, retention: Retention, clock: Arc<dyn Clock>) -> Self {
         let path = home.join("executions.db");
@@ -200,7 +203,7 @@ impl ExecutionLog for SqliteExecutionLog {
         if !self.exists() {
             return Ok(Vec::new());
         }
-        self.search_for(filter, search::LONGEST)
+        self.search_for(filter, LONGEST_SEARCH)
     }
 
     fn dropped(&self) -> Result<u64> {

@@ -31,9 +31,6 @@ impl SqliteExecutionLog {
     }
 }
 
-/// The longest that a search may take.
-pub(super) const LONGEST: Duration = Duration::from_secs(5);
-
 fn find(connection: &Connection, asked: &ExecutionFilter) -> Step<Vec<Execution>> {
     let ExecutionFilter { event, listener, status, object, delivery, since, until, after, before, limit } = asked;
     let mut filter = Filter::default();

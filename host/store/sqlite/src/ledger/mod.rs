@@ -2,6 +2,7 @@
 //! for nobody who changes what is installed.
 
 mod formats;
+mod queue;
 mod record;
 mod work;
 
@@ -31,7 +32,7 @@ use crate::{
     foreign_log,
 };
 use formats::LEDGER;
-use record::Queue;
+use queue::Queue;
 
 /// The states as the table has them: the first two are of deliveries that are left.
 const READY: i64 = 0;

@@ -1,13 +1,12 @@
 //! Recording events: callers that come at the same time share a transaction.
 
 use std::{
-    collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    thread::{self, Thread},
+    thread,
 };
 
 use billhook_machine::crash_point;
@@ -16,31 +15,15 @@ use billhook_plugin_api::data::ObjectId;
 use billhook_store::{EventRecord, Kept, Result, StoreError, StoreErrorKind};
 use rusqlite::{Connection, Transaction, params};
 
-use super::SqliteLedger;
+use super::{
+    SqliteLedger,
+    queue::{Job, Queue},
+};
 use crate::{
     failure::{Step, commit},
     file::begin,
     foreign_log,
 };
-
-/// Events that wait to be recorded.
-#[derive(Default)]
-pub(super) struct Queue {
-    jobs: VecDeque<Arc<Job>>,
-    /// Somebody records what is here, or was told to.
-    is_led: bool,
-    /// How many were recorded together last.
-    told: usize,
-}
-
-/// Events that one caller waits for.
-struct Job {
-    records: Vec<EventRecord>,
-    done: OnceLock<Result<Vec<Emitted>>>,
-    /// Whether the caller is to record what waits.
-    leads: AtomicBool,
-    thread: Thread,
-}
 
 /// As many events are recorded in one transaction at most.
 const LARGEST_BATCH: usize = 256;

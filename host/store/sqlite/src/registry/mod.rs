@@ -24,7 +24,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{
     clock::KeptClock,
     failure::{Failure, Step, commit},
-    file::{Durability, Opened, Presence, begin, sql},
+    file::{Durability, Opened, Presence, begin, log_of, sql},
     foreign_log,
 };
 pub(crate) use formats::REGISTRY;
@@ -139,7 +139,7 @@ fn count(row: &rusqlite::Row<'_>) -> rusqlite::Result<u64> {
 pub(crate) fn refuse_foreign_logs(home: &Path, registry: &str, files: &[&str]) -> Result<()> {
     let registry = home.join(registry);
     let paths = || files.iter().map(|file| home.join(file));
-    let has_log = |path: &Path| foreign_log::log_of(path).metadata().is_ok_and(|log| log.len() > 0);
+    let has_log = |path: &Path| log_of(path).metadata().is_ok_and(|log| log.len() > 0);
     if private::is_read_only(&registry) || !paths().any(|path| has_log(&path)) {
         return Ok(());
     }
@@ -150,7 +150,7 @@ pub(crate) fn refuse_foreign_logs(home: &Path, registry: &str, files: &[&str]) -
     let Some(_alone) = Presence::alone(&registry).map_err(failed)? else { return Ok(()) };
     for path in paths() {
         if foreign_log::is_beside(&path).map_err(failed)? {
-            let (file, log) = (path.display(), foreign_log::log_of(&path));
+            let (file, log) = (path.display(), log_of(&path));
             let message = format!(
                 "{file} was put back beside a log that isn't its own: {}. To go on with what was put back, delete the log and {}; \
                  to go on with what was there before, put that file back. Of a home that was copied as a whole, `touch` the log",
