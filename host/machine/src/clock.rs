@@ -14,6 +14,7 @@ use crate::crash_point;
 pub struct MachineClock;
 
 impl Clock for MachineClock {
+    #[expect(clippy::disallowed_methods, reason = "this is the clock that is passed in")]
     fn now(&self) -> Moment {
         let now = Moment::from(SystemTime::now());
         match crash_point::number("BILLHOOK_CLOCK_AHEAD_MS") {

@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
     thread,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use uuid::Uuid;
@@ -127,8 +127,8 @@ fn tidy_some(folders: &Path) -> io::Result<bool> {
         let (path, name) = (entry.path(), entry.file_name());
         let name = name.to_str().unwrap_or_default();
         let is_old = || {
-            let made = entry.metadata().and_then(|metadata| metadata.modified()).unwrap_or_else(|_| SystemTime::now());
-            made.elapsed().is_ok_and(|age| age > FORGOTTEN)
+            let made = entry.metadata().and_then(|metadata| metadata.modified());
+            made.is_ok_and(|made| made.elapsed().is_ok_and(|age| age > FORGOTTEN))
         };
         // Its plugin may have closed it.
         let is_open = || fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).is_ok();

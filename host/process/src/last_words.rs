@@ -62,13 +62,16 @@ extern "C" fn on_crash(signal: libc::c_int, info: *mut libc::siginfo_t, context:
     {
         let moment = libc::timespec { tv_sec: 0, tv_nsec: 1_000_000 };
         for _ in 0..MOST_WAITS {
-            if pending.load(Ordering::Relaxed) == 0 {
-                break;
+            if pending.load(Ordering::SeqCst) == 0 {
+                copy(pipe.as_raw_fd(), to.as_raw_fd());
+                // Whoever took something from the pipe before said first that it is about to.
+                if pending.load(Ordering::SeqCst) == 0 {
+                    break;
+                }
             }
             // SAFETY: the time is plain data; what is left of it isn't asked for.
             unsafe { libc::nanosleep(&raw const moment, std::ptr::null_mut()) };
         }
-        copy(pipe.as_raw_fd(), to.as_raw_fd());
         // What comes after this signal may say more: the handler of an overflow of the stack does, and then aborts.
         IS_COPYING.store(false, Ordering::Relaxed);
     }

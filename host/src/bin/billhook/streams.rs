@@ -117,7 +117,8 @@ impl io::Read for Waiting {
                 PENDING.fetch_sub(1, Ordering::Relaxed);
             }
             let _ = poll(&mut [PollFd::new(&self.pipe, PollFlags::IN)], None);
-            PENDING.fetch_add(1, Ordering::Relaxed);
+            // Before it is read: a crash that finds nothing in the pipe looks at this again.
+            PENDING.fetch_add(1, Ordering::SeqCst);
             self.is_pending = true;
             match self.pipe.read(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
