@@ -72,6 +72,8 @@ extern "C" fn on_crash(signal: libc::c_int, info: *mut libc::siginfo_t, context:
             // SAFETY: the time is plain data; what is left of it isn't asked for.
             unsafe { libc::nanosleep(&raw const moment, std::ptr::null_mut()) };
         }
+        // Where the others don't get on with it, what is still in the pipe goes out all the same.
+        copy(pipe.as_raw_fd(), to.as_raw_fd());
         // What comes after this signal may say more: the handler of an overflow of the stack does, and then aborts.
         IS_COPYING.store(false, Ordering::Relaxed);
     }
